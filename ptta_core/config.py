@@ -1,0 +1,418 @@
+"""Recipe (what: everything that changes a result) and Site (where and how fast: nothing that changes a result).
+
+Both are pydantic models, frozen, with extra fields forbidden. `load_recipe` and `load_site` read YAML by name
+(deployments/recipes/NAME.yaml, deployments/sites/NAME.yaml) or by path and apply `section.field=value` overrides.
+Every bad value raises ConfigError naming the field, the value and the choices.
+"""
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+HOME = Path(__file__).resolve().parent.parent
+DEPLOYMENTS = HOME / "deployments"
+
+
+Model = TypeVar("Model", bound="Section")
+
+
+class ConfigError(ValueError):
+    """A bad recipe, site or override; the message names field, value and choices."""
+
+
+class Section(BaseModel):
+    """A part of a recipe or site: frozen, and a misspelt field is an error, not a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# A field that shapes how a stage runs or what it keeps for people, never its result: left out of the fingerprint.
+NOT_RESULT = {"result": False}
+
+
+class ModelRef(Section):
+    """A model by id and revision: a hub id, a local folder, or `tiny:KIND` (a tiny random model made on demand).
+
+    For a tiny model the revision is its seed. Nothing random is ever reported as quality.
+    """
+
+    id: str
+    revision: str | None = None
+
+    @property
+    def tiny(self) -> bool:
+        """Whether this is one of the project's own random stand-ins."""
+        return self.id.startswith("tiny:")
+
+
+# ------------------------------------------------------------------------------------------------ recipe
+
+
+class Folder(Section):
+    """A folder of videos: a path, or `root:relative/path` under a root that the site names."""
+
+    folder: str
+    licence: str = ""
+    exclude: list[str] = []  # glob patterns relative to the folder
+
+
+class SourcesConfig(Section):
+    """Where the footage is. With no folder and a `cartoon` seed, the built-in cartoon is drawn and used."""
+
+    folders: list[Folder] = []
+    cartoon: int | None = Field(None, ge=0)
+    extensions: list[str] = ["mp4", "mkv", "mov", "webm", "avi", "m4v", "ts", "mpg", "mpeg", "wmv", "flv", "ogv"]
+
+
+class SplitConfig(Section):
+    """How a source is cut into clips."""
+
+    detector: Literal["adaptive", "content"] = "adaptive"
+    threshold: float = Field(3.0, gt=0)  # adaptive: ratio to the neighbourhood; content: mean HSV change
+    min_content: float = Field(15.0, ge=0)  # adaptive only: the least HSV change of a cut
+    fade_threshold: float = Field(12.0, ge=0, le=255)  # mean luma under which the picture is black
+    flash_s: float = Field(0.35, ge=0)  # two cuts this close around the same picture are a flash
+    width: int = Field(320, ge=64)  # px; frames are downscaled to this width for detection
+    min_clip_s: float = Field(1.0, gt=0)
+    max_clip_s: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "SplitConfig":
+        if self.max_clip_s < self.min_clip_s:
+            raise ValueError(f"max_clip_s {self.max_clip_s} is below min_clip_s {self.min_clip_s}")
+        return self
+
+
+class ScoreConfig(Section):
+    """How motion and looks are measured (see docs/decisions.md for the units)."""
+
+    motion: Literal["dis", "raft"] = "dis"
+    motion_model: ModelRef | None = None
+    gap_s: float = Field(0.625, gt=0)
+    height: int = Field(320, ge=64)
+    width: int = Field(576, ge=64)
+    aesthetic: Literal["classical", "laion-v2"] = "classical"
+    aesthetic_model: ModelRef | None = None
+    aesthetic_head: ModelRef | None = None
+    thumbnail_px: Annotated[int, Field(ge=32, le=512, json_schema_extra=NOT_RESULT)] = 192
+
+
+class SelectConfig(Section):
+    """Keep a clip when S = alpha * motion_px + (1 - alpha) * aesthetic >= theta, within the bounds."""
+
+    alpha: float = Field(0.7, ge=0, le=1)
+    theta: float = 10.0
+    max_motion_px: float | None = Field(None, gt=0)
+    min_aesthetic: float | None = None
+
+
+class CaptionConfig(Section):
+    """Who writes the captions."""
+
+    captioner: Literal["measured", "transformers"] = "measured"
+    model: ModelRef | None = None
+    prompt: str = "Describe this animation clip in one paragraph: subject, action, setting, style and camera."
+    frames: int = Field(8, ge=1)
+    max_new_tokens: int = Field(200, ge=1)
+    labels: list[str] = ["male", "female", "object", "background"]
+
+    @model_validator(mode="after")
+    def _model(self) -> "CaptionConfig":
+        if self.captioner == "transformers" and self.model is None:
+            raise ValueError("captioner transformers needs caption.model (id and revision)")
+        return self
+
+
+class AdmitConfig(Section):
+    """Which captions are good enough to learn from."""
+
+    min_words: int = Field(3, ge=0)
+    max_words: int = Field(400, ge=1)
+    max_repeats: int | None = Field(None, ge=1)  # keep at most this many clips with the same caption
+
+
+class BaseConfig(Section):
+    """The text-to-video model that is adapted; HunyuanVideo in diffusers' layout."""
+
+    model: ModelRef = ModelRef(id="tiny:hunyuan", revision="0")
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class EncodeConfig(Section):
+    """Which window of a clip the model sees, at what size, with which words."""
+
+    area: int = Field(512 * 512, ge=16 * 16)  # px a frame; the aspect ratio follows the clip
+    frames: int = Field(33, ge=1)  # at most; rounded down to 4k+1 by what the clip holds
+    fps: float = Field(24.0, gt=0)
+    window: Literal["first", "middle"] = "first"
+    trigger: str = ""
+    suffix: str = ""
+    tile: bool = True  # the VAE's tiled encoding above its tile size
+
+    @model_validator(mode="after")
+    def _four_k_plus_one(self) -> "EncodeConfig":
+        if self.frames % 4 != 1:
+            raise ValueError(f"frames {self.frames} is not 4k+1; nearest are {self.frames // 4 * 4 + 1} and "
+                             f"{self.frames // 4 * 4 + 5}")  # fmt: skip
+        return self
+
+
+class TrainConfig(Section):
+    """HydraLoRA: one shared A, `branches` B. Rank and LoRA alpha are not published: our defaults."""
+
+    rank: int = Field(16, ge=1)
+    lora_alpha: float = Field(16.0, gt=0)
+    branches: int = Field(4, ge=1)
+    gate: Literal["token", "sample", "label", "static"] = "token"
+    placement: Literal["non_attention", "attention", "all"] = "non_attention"
+    learning_rate: float = Field(2e-5, gt=0)
+    epochs: int = Field(2, ge=1)
+    batch: int = Field(4, ge=1)  # global, independent of the number of workers
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    shift: float = Field(7.0, gt=0)
+    guidance: float = 1.0
+    checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
+    seed: int = Field(0, ge=0)
+    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps
+
+
+class GenerateConfig(Section):
+    """What is generated to judge by: the same prompts and seeds for base and adapter."""
+
+    prompts: str | list[str] = "animation-20"  # a list, a file, or a name in deployments/prompts
+    limit: int | None = Field(None, ge=1)  # the first prompts only
+    seeds: list[int] = [0]
+    variants: list[Literal["base", "adapter"]] = ["base", "adapter"]
+    frames: int = Field(33, ge=1)
+    height: int = Field(512, ge=16)
+    width: int = Field(512, ge=16)
+    steps: int = Field(50, ge=1)
+    guidance: float = 6.0
+    shift: float = Field(7.0, gt=0)
+    fps: float = Field(24.0, gt=0)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "GenerateConfig":
+        if self.frames % 4 != 1:
+            raise ValueError(f"frames {self.frames} is not 4k+1")
+        if self.height % 16 or self.width % 16:
+            raise ValueError(f"height {self.height} and width {self.width} must be multiples of 16")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Who judges. `measures` needs no weights; `videoscore` is the paper's judge."""
+
+    judges: list[Literal["measures", "videoscore"]] = ["measures"]
+    videoscore: ModelRef | None = None
+    videoscore_prompt_sha256: str = "49b386d9ea3003760c983cc258cf4211faf858d58191f95fcfacdf68a8fed2c0"
+    videoscore_max_frames: int = Field(16, ge=1)
+
+
+class Recipe(Section):
+    """Everything that changes a result: sources and one section a stage."""
+
+    name: str = ""
+    description: str = ""
+    max_failed_share: float = Field(0.5, ge=0, le=1)
+    accept_licences: list[str] = []  # licences of models that the user has read and accepted, by name
+    sources: SourcesConfig = SourcesConfig()
+    split: SplitConfig = SplitConfig()
+    score: ScoreConfig = ScoreConfig()
+    select: SelectConfig = SelectConfig()
+    caption: CaptionConfig = CaptionConfig()
+    admit: AdmitConfig = AdmitConfig()
+    base: BaseConfig = BaseConfig()
+    encode: EncodeConfig = EncodeConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def models(self) -> dict[str, ModelRef]:
+        """Every model the recipe uses, by the field that names it."""
+        found = {"base.model": self.base.model}
+        if self.score.motion == "raft" and self.score.motion_model:
+            found["score.motion_model"] = self.score.motion_model
+        if self.score.aesthetic == "laion-v2":
+            for field in ("aesthetic_model", "aesthetic_head"):
+                if ref := getattr(self.score, field):
+                    found[f"score.{field}"] = ref
+        if self.caption.model and self.caption.captioner == "transformers":
+            found["caption.model"] = self.caption.model
+        if "videoscore" in self.evaluate.judges and self.evaluate.videoscore:
+            found["evaluate.videoscore"] = self.evaluate.videoscore
+        return found
+
+
+# -------------------------------------------------------------------------------------------------- site
+
+
+class Workers(Section):
+    """How a stage is spread: `count` Ray actors, or 0 for this process."""
+
+    count: int = Field(0, ge=0)
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    batch: int = Field(4, ge=1)
+    timeout_s: float = Field(600.0, gt=0)  # for one item; a hung worker is replaced after batch * timeout_s
+    threads: int = Field(1, ge=1)  # torch and OpenCV threads of one worker
+
+
+class TrainWorkers(Section):
+    """How training is spread over Ray Train workers."""
+
+    count: int = Field(1, ge=1)
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    threads: int = Field(1, ge=1)
+    max_restarts: int = Field(3, ge=0)  # after a worker dies; each resumes from the last checkpoint
+
+
+class RaySite(Section):
+    """The Ray cluster: none named means one of our own on this machine."""
+
+    address: str | None = None
+    dashboard: bool = False
+
+
+class Site(Section):
+    """Where and how fast."""
+
+    name: str = ""
+    workspace: str = "workspace"
+    roots: dict[str, str] = {}  # name -> folder: recipes say "nas:season1", the site says where the NAS is mounted
+    ray: RaySite = RaySite()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    commit_rows: int = Field(64, ge=1)
+    commit_s: float = Field(5.0, gt=0)
+    split: Workers = Workers()
+    score: Workers = Workers()
+    caption: Workers = Workers()
+    encode: Workers = Workers()
+    train: TrainWorkers = TrainWorkers()
+    generate: Workers = Workers()
+    evaluate: Workers = Workers()
+
+    @property
+    def home(self) -> Path:
+        """The workspace as an absolute path."""
+        return Path(self.workspace).expanduser().resolve()
+
+
+# --------------------------------------------------------------------------------------------- loading
+
+
+def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path, with overrides such as {"select.theta": 8}. Raises ConfigError."""
+    path = _find(name, "recipes")
+    return _build(Recipe, {"name": path.stem, **_read_yaml(path)}, overrides or {}, f"recipe {path.stem}")
+
+
+def load_site(name: str, overrides: dict[str, Any] | None = None) -> Site:
+    """A site by name or path. Environment variables in roots and workspace are expanded. Raises ConfigError."""
+    path = _find(name, "sites")
+    data = {"name": path.stem, **_read_yaml(path)}
+    for field in ("workspace",):
+        if isinstance(data.get(field), str):
+            data[field] = os.path.expandvars(data[field])
+    if isinstance(data.get("roots"), dict):
+        data["roots"] = {key: os.path.expandvars(str(value)) for key, value in data["roots"].items()}
+    return _build(Site, data, overrides or {}, f"site {path.stem}")
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """["select.theta=8"] as {"select.theta": 8}; values are JSON or, failing that, text. Raises ConfigError."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        field, sign, value = pair.partition("=")
+        if not sign or not field:
+            raise ConfigError(f"override {pair!r} is not of the form section.field=value")
+        try:
+            found[field] = json.loads(value)
+        except json.JSONDecodeError:
+            found[field] = value
+    return found
+
+
+def names(kind: Literal["recipes", "sites", "prompts"]) -> list[str]:
+    """The names shipped in deployments/KIND."""
+    return sorted(path.stem for path in (DEPLOYMENTS / kind).glob("*") if path.suffix in {".yaml", ".jsonl"})
+
+
+def _find(name: str, kind: Literal["recipes", "sites"]) -> Path:
+    path = Path(name).expanduser()
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(f"no such {kind[:-1]} file: {name}")
+        return path
+    path = DEPLOYMENTS / kind / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"no {kind[:-1]} named {name!r}; choices: {', '.join(names(kind))}, or a path to a .yaml file")
+    return path
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path.name} must hold fields, not a {type(data).__name__}")
+    return data
+
+
+def _build(model: type[Model], data: dict[str, Any], overrides: dict[str, Any], what: str) -> Model:
+    for dotted, value in overrides.items():
+        target = data
+        *parents, last = dotted.split(".")
+        for depth, parent in enumerate(parents):
+            below = target.setdefault(parent, {})
+            if not isinstance(below, dict):
+                raise ConfigError(f"{what}: override {dotted!r}: {'.'.join(parents[: depth + 1])} has no fields")
+            target = below
+        target[last] = value
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, what, one) for one in error.errors())) from error
+
+
+def _explain(model: type[Section], what: str, error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = fields_at(model, [str(part) for part in error["loc"][:-1]])
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{what}: unknown field {where} = {error['input']!r}{hint} Choices: {', '.join(known)}"
+    return f"{what}: {where or 'recipe'} = {error['input']!r}: {error['msg']}"
+
+
+def fields_at(model: type[Section], path: list[str]) -> list[str]:
+    """The field names below a dotted place of a model; [] where it has none."""
+    for part in path:
+        if part.isdigit():
+            continue
+        field = model.model_fields.get(part)
+        below = _section_of(field.annotation) if field else None
+        if below is None:
+            return []
+        model = below
+    return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if found := _section_of(inner):
+            return found
+    return None
