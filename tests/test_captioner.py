@@ -1,0 +1,146 @@
+"""Captions: what is measured as grammatical words, and a real (tiny, random) Qwen2.5-VL against its own generate."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptta_core.config import CaptionConfig, ModelRef
+from ptta_core.ids import digest
+from ptta_core.models import captioner, tiny_vlm
+from ptta_core.models.captioner import CaptionItem, Facts, describe_facts
+from ptta_core.models.frames import EmptyClip, Nearest
+from ptta_core.stages.caption import CaptionWriter
+
+FACTS = Facts(
+    motion_px=12.0, static_share=0.0, timing="twos", pan_x_px=-11.5, pan_y_px=0.2, zoom=1.0, brightness=0.7,
+    colourfulness=65.0, palette="blue, white, orange",
+)  # fmt: skip
+
+
+def item(clip_id="c1", facts=FACTS, seconds=3.2):
+    return CaptionItem(clip_id, "/nowhere.mp4", 0, 100, "1/24", 0, "", 1.0, 1.0 + seconds, facts)
+
+
+def test_a_measured_caption_says_what_was_measured():
+    assert describe_facts(FACTS, 3.2) == (
+        "A bright, colourful animated shot of 3.2 seconds in blue, white and orange. "
+        "The movement is strong, drawn on twos. The camera pans right."
+    )
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({"pan_x_px": 40.0}, "The camera pans left quickly."),
+    ({"pan_x_px": 0.0, "pan_y_px": 5.0}, "The camera tilts up slowly."),
+    ({"pan_x_px": 0.0, "pan_y_px": -9.0}, "The camera tilts down."),
+    ({"pan_x_px": -9.0, "pan_y_px": -9.0}, "The camera pans right and tilts down."),
+    ({"pan_x_px": 0.0, "zoom": 1.1}, "The camera zooms in."),
+    ({"zoom": 0.9}, "The camera pans right and zooms out."),
+    ({"pan_x_px": 0.0, "pan_y_px": 0.0}, "The camera holds still."),
+    ({"motion_px": 30.0}, "The movement is very strong, drawn on twos."),
+    ({"motion_px": 3.0, "timing": "mixed", "static_share": 0.5}, "The movement is gentle, with pauses."),
+    ({"motion_px": 0.0, "timing": "still", "static_share": 1.0, "pan_x_px": 0.0}, "Nothing moves."),
+    ({"palette": "gray"}, "A bright, colourful animated shot of 3.2 seconds, mostly gray."),
+    ({"palette": "gray, red"}, "in gray and red."),
+    ({"brightness": 0.5, "colourfulness": 40.0}, "An animated shot of 3.2 seconds"),
+    ({"brightness": 0.1, "colourfulness": 5.0}, "A dark, muted animated shot"),
+])  # fmt: skip
+def test_words_follow_the_facts(change, expected):
+    text = describe_facts(replace(FACTS, **change), 3.2)
+    assert expected in text
+    assert re.fullmatch(r"([A-Z][^.]*(\d\.\d[^.]*)?\. ?)+", text), text
+    assert "  " not in text
+
+
+def test_seconds_are_counted():
+    assert " of 1 second in " in describe_facts(FACTS, 1.04)
+    assert " of 2 seconds in " in describe_facts(FACTS, 2.0)
+
+
+def test_caption_rows_are_named_by_what_they_say():
+    writer = CaptionWriter(CaptionConfig())
+    first, second = writer([item("c1"), item("c2", replace(FACTS, pan_x_px=40.0))])
+    assert (first.clip_id, second.clip_id) == ("c1", "c2")
+    assert "right" in first.text and "left" in second.text
+    assert first.labels == "" and first.captioner == "measured"
+    assert first.caption_id == digest("c1", first.text, "")
+
+
+def test_nearest_frames():
+    class Frame:
+        def __init__(self, index):
+            self.index, self.pts, self.image = index, 100 + 10 * index, np.full((2, 2, 3), index, np.uint8)
+
+    def picked(frames, shares):
+        nearest = Nearest(100, 200, shares)
+        for frame in frames:
+            nearest.offer(frame)
+        return [[int(image[0, 0, 0]) for image in images] for images in (nearest.images(), nearest.distinct())]
+
+    assert picked([Frame(index) for index in range(10)], (0.1, 0.5, 0.9)) == [[1, 5, 9], [1, 5, 9]]
+    assert picked([Frame(3)], (0.1, 0.5, 0.9)) == [[3, 3, 3], [3]]
+    with pytest.raises(EmptyClip, match="no frames"):
+        picked([], (0.5,))
+
+
+def test_transformers_needs_a_model():
+    with pytest.raises(ValueError, match=r"caption\.model"):
+        captioner.make_captioner(CaptionConfig.model_construct(captioner="transformers", model=None))
+
+
+# ------------------------------------------------------------------------------------------ video-language model
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory):
+    folder = tiny_vlm.vlm(tmp_path_factory.mktemp("models") / "vlm", 0)
+    config = CaptionConfig(captioner="transformers", model=ModelRef(id=str(folder)), frames=3, max_new_tokens=10)
+    return captioner.make_captioner(config)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Clips of 3, 1 and 2 frames: prompts of different lengths, so a batch needs padding."""
+    random = np.random.default_rng(0)
+    return [[random.integers(0, 256, (90, 160, 3), dtype=np.uint8) for _ in range(count)] for count in (3, 1, 2)]
+
+
+def by_hand(vlm, frames) -> str:
+    """One clip alone: the prompt spelt out, the pixels laid into patches, and an argmax a token without a cache."""
+    import torch
+
+    pixels = vlm.processor.image_processor(images=frames, return_tensors="pt")
+    tokenizer = vlm.processor.tokenizer
+    tokens_each = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]  # 2 x 2 patches make a token
+    pictures = "".join(f"<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>" for count in tokens_each)
+    prompt = f"<|im_start|>user\n{pictures}{vlm.config.prompt}<|im_end|>\n<|im_start|>assistant\n"
+    tokens = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    start = tokens.shape[1]
+    for _ in range(vlm.config.max_new_tokens):
+        types = (tokens == vlm.model.config.image_token_id).int()
+        with torch.no_grad():
+            logits = vlm.model(input_ids=tokens, mm_token_type_ids=types, use_cache=False, **pixels).logits[0, -1]
+        tokens = torch.cat([tokens, logits.argmax()[None, None]], dim=1)
+        if tokens[0, -1] == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(tokens[0, start:], skip_special_tokens=True).strip()
+
+
+def test_a_batch_says_of_each_clip_what_the_model_says_of_it_alone(vlm, clips):
+    true = [by_hand(vlm, frames) for frames in clips]
+    assert len(set(true)) == 3  # different clips, different words: a mix-up would show
+    assert vlm.write(clips) == true
+    assert vlm.write(clips[::-1]) == true[::-1]
+    assert vlm.write([]) == []
+
+
+def test_a_model_without_safetensors_is_refused(tmp_path, vlm):
+    import torch
+
+    vlm.model.config.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    torch.save(vlm.model.state_dict(), tmp_path / "pytorch_model.bin")
+    config = CaptionConfig(captioner="transformers", model=ModelRef(id=str(tmp_path)))
+    with pytest.raises(OSError, match="safetensors"):
+        captioner.make_captioner(config)
