@@ -319,11 +319,11 @@ def load_site(name: str, overrides: dict[str, Any] | None = None) -> Site:
     """A site by name or path. Environment variables in roots and workspace are expanded. Raises ConfigError."""
     path = _find(name, "sites")
     data = {"name": path.stem, **_read_yaml(path)}
-    for field in ("workspace",):
-        if isinstance(data.get(field), str):
-            data[field] = os.path.expandvars(data[field])
+    data |= {key: value for key, value in (overrides or {}).items() if key == "workspace"}
+    if isinstance(data.get("workspace"), str):
+        data["workspace"] = _expand(data["workspace"])
     if isinstance(data.get("roots"), dict):
-        data["roots"] = {key: os.path.expandvars(str(value)) for key, value in data["roots"].items()}
+        data["roots"] = {key: _expand(str(value)) for key, value in data["roots"].items()}
     return _build(Site, data, overrides or {}, f"site {path.stem}")
 
 
@@ -370,12 +370,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def _expand(text: str) -> str:
+    """Environment variables in a path. Raises ConfigError for one that is not set."""
+    expanded = os.path.expandvars(text)
+    if "$" in expanded:
+        raise ConfigError(f"{text!r} names an environment variable that is not set")
+    return expanded
+
+
 def _build(model: type[Model], data: dict[str, Any], overrides: dict[str, Any], what: str) -> Model:
+    defaults = model().model_dump(mode="json")
     for dotted, value in overrides.items():
-        target = data
+        target, default = data, defaults
         *parents, last = dotted.split(".")
         for depth, parent in enumerate(parents):
-            below = target.setdefault(parent, {})
+            default = default.get(parent) if isinstance(default, dict) else None
+            below = target.setdefault(parent, dict(default) if isinstance(default, dict) else {})
             if not isinstance(below, dict):
                 raise ConfigError(f"{what}: override {dotted!r}: {'.'.join(parents[: depth + 1])} has no fields")
             target = below

@@ -83,12 +83,22 @@ class Progress:
 class Job:
     """What a stage needs beside its items."""
 
+    stage: str
     config: Any  # the stage's own section of the recipe
     recipe: Recipe
     site: Site
     home: Path  # the workspace
     fingerprint: str
     report: Callable[[int, int, str], None]  # done, total, note: for a stage whose one item takes long
+    say: Callable[[str], None]  # a note beside the progress
+    store: Any = None  # for a stage that reads wide columns itself
+
+    def device(self) -> str:
+        """Where the stage's models run: the site's word; auto means a GPU when the stage's workers have one."""
+        if self.site.device != "auto":
+            return self.site.device
+        workers = getattr(self.site, self.stage, None)
+        return "cuda" if workers is not None and workers.gpus > 0 else "cpu"
 
     @property
     def models(self) -> Path:
@@ -290,13 +300,14 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
         on_progress(Progress(stage.name, done, total, time.monotonic() - begun, note))
 
     report(0, len(values), "starting")
-    config = stage.config(view.recipe)
-    job = Job(config, view.recipe, view.site, view.home, view.fingerprint(stage.name), report)
+    said: list[str] = [""]
+    job = Job(stage.name, stage.config(view.recipe), view.recipe, view.site, view.home, view.fingerprint(stage.name), report,
+              lambda note: said.__setitem__(0, note), view.store)  # fmt: skip
     with contextlib.closing(stage.compute(values, job)) as batches:  # type: ignore[type-var]
         for batch in batches:
             writer.add(batch)
             if len(values) > 1 or writer.finished:
-                report(writer.finished, len(values))
+                report(writer.finished, len(values), said[0])
     writer.commit()
     view.store.compact(TABLE_OF[stage.noun])
     missing = len(values) - writer.finished
@@ -336,21 +347,15 @@ class Writer:
 
     def _succeed(self, item_id: str, input_id: str, attempt: int, rows: list[Any]) -> None:
         fingerprint = self.view.fingerprint(self.stage.name)
-        for row in rows:
+        for ordinal, row in enumerate(rows):  # an item's rows are committed together: their order names them
             values = dataclasses.asdict(row)
             noun = TABLE_OF[type(row)]
-            own_id = str(next(iter(values.values())))
-            memo = {"key": digest(noun, fingerprint, input_id, own_id, self._ordinal(noun, item_id, own_id), attempt),
-                    "fingerprint": fingerprint, "item_id": item_id, "input_id": input_id, "attempt": attempt,
+            memo = {"key": digest(noun, fingerprint, input_id, ordinal, attempt), "fingerprint": fingerprint,
+                    "item_id": item_id, "input_id": input_id, "attempt": attempt,
                     "content_id": content_id(values)}  # fmt: skip
             self._rows.setdefault(noun, []).append(memo | values)
         self._done.append(Done(self.stage.name, fingerprint, input_id, attempt, len(rows), now()))
         self.computed += 1
-
-    def _ordinal(self, noun: str, item_id: str, own_id: str) -> int:
-        """Rows of one item may share their first column (steps of a run): number them."""
-        return sum(1 for row in self._rows.get(noun, ()) if row["item_id"] == item_id and
-                   str(row[dataclasses.fields(NOUNS[noun])[0].name]) == own_id) if noun == "steps" else 0  # fmt: skip
 
     def _fail(self, item: Any, item_id: str, input_id: str, attempt: int, bad: Failed) -> None:
         path = str(getattr(item, "path", "") or "")

@@ -5,6 +5,7 @@ Importing this loads no model and no Ray; a fully cached rerun needs nothing els
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Sequence
@@ -96,6 +97,10 @@ class View:
                 self._items[name] = self.stage(name).inputs(self)
         return self._items[name]
 
+    def resolved(self) -> dict[str, Items]:
+        """The items of every stage that has been asked for so far."""
+        return dict(self._items)
+
     def ledger(self, name: str) -> Ledger:
         """What is done and what failed for a stage's current fingerprint."""
         return memo.read_ledger(self.store, name, self.fingerprint(name))
@@ -126,6 +131,38 @@ class View:
             if open_ and row["attempt"] >= newest.get(row["input_id"], row)["attempt"]:
                 newest[row["input_id"]] = row
         return sorted(newest.values(), key=lambda row: (row["path"], row["item_id"]))
+
+    # ------------------------------------------------------------------------------ clips and where they are
+
+    def clip_rows(self) -> list[dict[str, Any]]:
+        """The run's clips, each once, with the absolute `path` of its source and the shown `width` and `height`."""
+        from ptta_core.rows import Source
+
+        sources = {row["source_id"]: row for row in self.rows("gather", noun=Source).to_pylist()}
+        names = self.source_names()
+        found: dict[str, dict[str, Any]] = {}
+        for clip in self.rows("split").to_pylist():
+            source = sources[clip["source_id"]]
+            place = {"path": str(self.absolute(names[clip["source_id"]])), "width": source["width"],
+                     "height": source["height"]}  # fmt: skip
+            found[clip["clip_id"]] = clip | place
+        return [found[clip_id] for clip_id in sorted(found)]
+
+    def source_names(self) -> dict[str, str]:
+        """source_id -> the name of a file that holds it: one that is there now, if any is."""
+        names: dict[str, str] = {}
+        for row in self.rows("gather", ["path", "source_id"]).to_pylist():
+            held = names.get(row["source_id"])
+            if held is None or (not self.absolute(held).exists() and self.absolute(row["path"]).exists()):
+                names[row["source_id"]] = row["path"]
+        return names
+
+    def clip_items(self, item: type) -> Items:
+        """Every clip as an `item` (fields named like columns); a clip's id stands for all it depends on."""
+        clips = self.clip_rows()
+        names = [field.name for field in dataclasses.fields(item)]
+        ids = [clip["clip_id"] for clip in clips]
+        return memo.Items(ids, ids, lambda rows: [item(**{name: clips[row][name] for name in names}) for row in rows])
 
     # ------------------------------------------------------------------------------ places
 

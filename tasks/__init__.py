@@ -1,0 +1,1 @@
+"""How hard Prefect tries: one line a stage, no logic."""

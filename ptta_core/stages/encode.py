@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
-from ptta_core import ids
+from ptta_core import fleet, ids
 from ptta_core.buckets import bucket, bucket_name
-from ptta_core.config import BaseConfig, EncodeConfig
+from ptta_core.config import BaseConfig, EncodeConfig, Recipe
+from ptta_core.memo import Batch, Items, Job, stage
 from ptta_core.rows import Latent
+from ptta_core.view import View
 
 # Each output frame shows what is on screen this far into its own time. No frame of a common rate (23.976 to 120 fps)
 # begins at that very moment, so rounded timestamps cannot flip the choice back and forth.
@@ -201,3 +204,31 @@ def on_screen(timed: Iterable[tuple[Fraction, np.ndarray]], times_s: Sequence[Fr
     if shown is not None:
         for _ in times_s[wanted:]:
             yield shown
+
+
+def inputs(view: View) -> Items:
+    """One item an admitted caption: its clip, its words and its labels."""
+    captions = {row["clip_id"]: row for row in view.rows("caption").to_pylist()}
+    admitted = {row["clip_id"] for row in view.rows("admit", ["clip_id", "kept"]).to_pylist() if row["kept"]}
+    clips = [row | captions[row["clip_id"]] for row in view.clip_rows() if row["clip_id"] in admitted]
+    names = [field.name for field in fields(EncodeItem)]
+
+    def make(rows: list[int]) -> list[EncodeItem]:
+        return [EncodeItem(**{name: clips[row][name] for name in names}) for row in rows]
+
+    input_ids = [ids.digest(clip["clip_id"], clip["caption_id"]) for clip in clips]
+    return Items([clip["clip_id"] for clip in clips], input_ids, make)
+
+
+def result_fields(recipe: Recipe) -> dict[str, Any]:
+    """The section, and the precision of the encoders."""
+    own = {f"encode.{name}": value for name, value in recipe.encode.model_dump(mode="json").items()}
+    return own | {"base.dtype": recipe.base.dtype}
+
+
+@stage(Latent, version=1, id_field="clip_id", inputs=inputs, fields=result_fields,
+       models=lambda recipe: [recipe.base.model])  # fmt: skip
+def encode(todo: list[EncodeItem], job: Job) -> Iterator[Batch]:
+    """VAE latents and text embeddings of each admitted clip."""
+    make = partial(LatentEncoder, job.config, job.recipe.base, str(job.models), job.fingerprint, job.device())
+    yield from fleet.fan_out(make, todo, job.site.encode, job.site.ray)

@@ -1,12 +1,18 @@
 """generations -> verdicts: what each judge says about each generated video."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from ptta_core.config import EvaluateConfig
+from ptta_core import fleet
+from ptta_core.config import EvaluateConfig, Recipe
 from ptta_core.ids import digest
+from ptta_core.memo import Batch, Items, Job, stage
 from ptta_core.rows import Verdict
+from ptta_core.view import View
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,29 @@ def _verdict(item: EvaluateItem, judge: str, dimension: str, value: float) -> Ve
         dimension=dimension,
         value=value,
     )
+
+
+def inputs(view: View) -> Items:
+    """One item a generated video; what is judged is its bytes and its prompt."""
+    rows = view.rows("generate").to_pylist()
+    items = [EvaluateItem(row["generation_id"], row["variant"], row["prompt"], row["seed"], str(view.home / row["path"]),
+                          row["video_sha"]) for row in rows]  # fmt: skip
+    return Items.of(items, "generation_id", [digest(item.generation_id, item.video_sha, item.prompt) for item in items])
+
+
+def result_fields(recipe: Recipe) -> dict[str, Any]:
+    """The judges; VideoScore's own settings only when it judges."""
+    config = recipe.evaluate
+    own: dict[str, Any] = {"evaluate.judges": list(config.judges)}
+    if "videoscore" in config.judges:
+        own["evaluate.videoscore_max_frames"] = config.videoscore_max_frames
+    return own
+
+
+@stage(Verdict, version=1, id_field="generation_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
+    ref for name, ref in recipe.models().items() if name.startswith("evaluate.")])  # fmt: skip
+def evaluate(todo: list[EvaluateItem], job: Job) -> Iterator[Batch]:
+    """Judge each generated video."""
+    names = [str(name) for name in job.config.judges]
+    make = partial(Judge, job.config, names, str(job.models), job.site.evaluate.threads, job.device())
+    yield from fleet.fan_out(make, todo, job.site.evaluate, job.site.ray)

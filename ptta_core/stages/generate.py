@@ -1,12 +1,18 @@
 """adapter -> generations: the same prompts and seeds through the base model and through the adapted one."""
 
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ptta_core import ids
-from ptta_core.config import BaseConfig, GenerateConfig
+from ptta_core import fleet, ids
+from ptta_core.config import DEPLOYMENTS, BaseConfig, GenerateConfig, Recipe
+from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.rows import Generation
+from ptta_core.view import View
 
 
 @dataclass(frozen=True)
@@ -84,3 +90,57 @@ class VideoMaker:
             "shift": config.shift,
         }  # fmt: skip
         return {"title": item.prompt, "comment": ids.canonical(made)}
+
+
+def read_prompts(config: GenerateConfig) -> list[str]:
+    """The recipe's prompts: a list, a .jsonl or .txt file, or a name in deployments/prompts. Raises StageError."""
+    if isinstance(config.prompts, list):
+        prompts = list(config.prompts)
+    else:
+        path = Path(config.prompts).expanduser()
+        if not path.suffix:
+            path = DEPLOYMENTS / "prompts" / f"{config.prompts}.jsonl"
+        if not path.is_file():
+            raise StageError(f"generate.prompts = {config.prompts!r}: no such file")
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [json.loads(line)["prompt"] for line in lines] if path.suffix == ".jsonl" else lines
+    prompts = list(dict.fromkeys(prompts))[: config.limit]
+    if not prompts:
+        raise StageError("generate.prompts holds no prompt")
+    return prompts
+
+
+def inputs(view: View) -> Items:
+    """One item a prompt, seed and variant; the adapter is named by its bytes."""
+    config = view.recipe.generate
+    adapters = view.rows("train", ["adapter_id", "path"]).to_pylist() if "adapter" in config.variants else []
+    if "adapter" in config.variants and not adapters:
+        raise StageError("generate: there is no trained adapter yet; run train first, or set generate.variants=[\"base\"]")
+    places = {"base": ("", "")} | {"adapter": (row["adapter_id"], str(view.home / row["path"])) for row in adapters}
+    items = []
+    for prompt in read_prompts(config):
+        for seed in config.seeds:
+            for variant in config.variants:
+                adapter_id, adapter_path = places[variant]
+                generation_id = ids.digest(view.fingerprint("generate"), adapter_id, prompt, seed)
+                name = f"videos/{generation_id}.mp4"
+                items.append(GenerateItem(generation_id, variant, adapter_id, adapter_path, prompt, seed,
+                                          str(view.home / name), name))  # fmt: skip
+    return Items.of(items, "generation_id", [item.generation_id for item in items])
+
+
+def result_fields(recipe: Recipe) -> dict[str, Any]:
+    """The sampler's settings; prompts, seeds and variants are items."""
+    left_out = {"prompts", "limit", "seeds", "variants"}
+    own = {f"generate.{name}": value for name, value in recipe.generate.model_dump(mode="json").items()
+           if name not in left_out}  # fmt: skip
+    return own | {"base.dtype": recipe.base.dtype}
+
+
+@stage(Generation, version=1, id_field="generation_id", inputs=inputs, fields=result_fields,
+       models=lambda recipe: [recipe.base.model])  # fmt: skip
+def generate(todo: list[GenerateItem], job: Job) -> Iterator[Batch]:
+    """Sample each video."""
+    prompts = tuple(dict.fromkeys(item.prompt for item in todo))
+    make = partial(VideoMaker, job.config, job.recipe.base, str(job.models), job.device(), prompts)
+    yield from fleet.fan_out(make, todo, job.site.generate, job.site.ray)

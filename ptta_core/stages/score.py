@@ -3,13 +3,17 @@
 A clip is decoded once, in colour at the size that motion is measured at; three of its frames are kept in colour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptta_core import fleet
 from ptta_core.config import ScoreConfig
+from ptta_core.memo import Batch, Items, Job, stage
 from ptta_core.rows import Score, Thumbnail
+from ptta_core.view import View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,3 +127,16 @@ def backends(config: ScoreConfig, models_folder: str | Path = "") -> tuple[str, 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def inputs(view: View) -> Items:
+    """One item a clip; a clip's id says everything that a score depends on."""
+    return view.clip_items(ScoreItem)
+
+
+@stage(Score, version=1, id_field="clip_id", inputs=inputs, also=(Thumbnail,), models=lambda recipe: [
+    ref for name, ref in recipe.models().items() if name.startswith("score.")])  # fmt: skip
+def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
+    """Measure each clip once; nothing here decides."""
+    make = partial(Scorer, job.config, job.site.score.threads, job.device(), str(job.models))
+    yield from fleet.fan_out(make, todo, job.site.score, job.site.ray)

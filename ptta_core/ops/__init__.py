@@ -1,0 +1,1 @@
+"""What people ask of a workspace, one verb a file."""

@@ -1,0 +1,90 @@
+"""Runs: opening a workspace for a recipe, and the record of what each run read, did and wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ptta_core import stages
+from ptta_core.config import ConfigError, Recipe, Site, load_recipe, load_site
+from ptta_core.ids import canonical, digest
+from ptta_core.memo import Outcome, now
+from ptta_core.rows import Run, table_schema, to_arrow
+from ptta_core.view import Options, View
+
+ONE_ITEM = ("select", "admit", "train")  # stages whose input is resolved once and stored with the run
+
+
+def open_view(recipe: str, site: str = "laptop", overrides: dict[str, Any] | None = None, workspace: str | None = None,
+              videos: str | None = None, options: Options = Options()) -> View:  # fmt: skip
+    """A recipe's view of a workspace. Raises ConfigError naming the field, and for a workspace that cannot be written."""
+    changed = dict(overrides or {})
+    if videos:
+        changed["sources.folders"] = [{"folder": str(Path(videos).expanduser().resolve()) if ":" not in videos else videos}]
+    of_site = {field.removeprefix("site."): changed.pop(field) for field in list(changed) if field.startswith("site.")}
+    if workspace:
+        of_site["workspace"] = workspace
+    loaded = load_recipe(recipe, changed), load_site(site, of_site)
+    for stage in options.force:
+        stages.load(stage)
+    return View(*loaded, stages.load, options)
+
+
+def require_writable(home: Path) -> None:
+    """Make the workspace folder. Raises ConfigError when it cannot be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"site.workspace = {home}: cannot be written: {error.strerror or error}") from error
+
+
+def begin(view: View) -> str:
+    """Record that a run starts; returns its id."""
+    require_writable(view.home)
+    run_id = f"{now()[:19].replace(':', '').replace('-', '')}-{secrets.token_hex(3)}"
+    _append(view, run_id, "running", {}, "", "")
+    return run_id
+
+
+def finish(view: View, run_id: str, outcomes: list[Outcome], message: str = "", report: str = "") -> None:
+    """Record how a run ended and what it stood on."""
+    status = "failed" if message else "completed"
+    _append(view, run_id, status, {one.stage: one.counts() for one in outcomes}, message, report)
+
+
+def _append(view: View, run_id: str, status: str, counts: dict[str, Any], message: str, report: str) -> None:
+    inputs = resolved_inputs(view) if status != "running" else {}
+    fingerprints = {name: view.fingerprint(name) for name in stages.RIVER} if status != "running" else {}
+    row = Run(
+        run_id=run_id, recipe=view.recipe.name, status=status, at=now(),
+        recipe_json=canonical(view.recipe.model_dump(mode="json")), fingerprints=canonical(fingerprints),
+        inputs=canonical(inputs), stages=canonical(counts), versions=canonical(view.store.versions()),
+        rows_digest=digest(fingerprints, inputs), message=message, report=report,
+    )  # fmt: skip
+    view.store.append("runs", to_arrow([row], table_schema(Run)))
+
+
+def resolved_inputs(view: View) -> dict[str, list[str]]:
+    """The inputs of every stage that this run has resolved, so that `show --run` finds the same rows later."""
+    return {name: sorted(set(items.input_ids)) for name, items in view.resolved().items()}
+
+
+def last(view_or_store: Any, recipe: str | None = None, run_id: str | None = None) -> dict[str, Any] | None:
+    """The newest record of a run: of one id, of one recipe, or of all."""
+    rows = [row for row in view_or_store.read("runs").to_pylist()
+            if (recipe is None or row["recipe"] == recipe) and (run_id is None or row["run_id"] == run_id)]  # fmt: skip
+    ended = [row for row in rows if row["status"] != "running"]
+    return max(ended or rows, key=lambda row: row["at"], default=None)
+
+
+def view_of(record: dict[str, Any], site: Site) -> View:
+    """The workspace as a recorded run saw it: its recipe, fingerprints and inputs."""
+    recipe = Recipe.model_validate(json.loads(record["recipe_json"]))
+    pinned = {"fingerprints": json.loads(record["fingerprints"]), "inputs": json.loads(record["inputs"])}
+    return View(recipe, site, stages.load, pinned=pinned)

@@ -1,0 +1,80 @@
+"""show: the rows of a noun, of the last run, of a named run, or all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ptta_core import stages
+from ptta_core.config import ConfigError, Site
+from ptta_core.memo import StageError
+from ptta_core.ops import runs
+from ptta_core.rows import BOOKKEEPING, MEMO_COLUMNS, NOUNS, value_schema
+from ptta_core.store import Store
+
+
+def open_store(workspace: str) -> tuple[Store, Site]:
+    """The tables of an existing workspace. Raises ConfigError when there is none."""
+    site = Site(workspace=workspace)
+    if not (site.home / "tables").is_dir():
+        raise ConfigError(f"--workspace {workspace}: no workspace there yet; `ptta run RECIPE --workspace` makes one")
+    return Store(site.home / "tables"), site
+
+
+def rows(noun: str, workspace: str, run: str | None = None) -> list[dict[str, Any]]:
+    """Rows as dicts without bytes. run: an id, "all", or None for the last. Raises ConfigError for an unknown one."""
+    if noun not in NOUNS:
+        raise ConfigError(f"no noun {noun!r}; choices: {', '.join(NOUNS)}")
+    store, site = open_store(workspace)
+    if run == "all" or (noun in BOOKKEEPING and noun != "failures"):
+        names = [name for name in value_schema(NOUNS[noun]).names if name not in ("jpeg", "tensors")]
+        return store.read(noun, names).to_pylist()
+    record = runs.last(store, run_id=run)
+    if record is None:
+        raise ConfigError(f"no run {run!r} in {workspace}" if run else f"no run in {workspace} yet")
+    view = runs.view_of(record, site)
+    reached = [name for name in stages.RIVER if name in view.pinned["inputs"]]
+    if noun == "failures":
+        return [_plain(row) for name in reached for row in view.open_failures(name)]
+    owner = next(name for name in stages.RIVER if NOUNS[noun] in stages.load(name).nouns)
+    if owner not in reached:
+        return []
+    try:
+        found = [_plain(row) for row in view.rows(owner, noun=NOUNS[noun]).to_pylist()]
+    except StageError:
+        return []
+    first = value_schema(NOUNS[noun]).names[0]
+    unique = {row["source_id"]: row for row in found} if noun == "sources" else None
+    return sorted(unique.values() if unique else found, key=lambda row: (str(row[first]), row.get("step", 0)))
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in MEMO_COLUMNS}
+
+
+def as_table(found: list[dict[str, Any]], width: int = 36) -> str:
+    """Rows as a text table; long values are cut."""
+    if not found:
+        return "no rows"
+    names = list(found[0])
+    cells = [[_cell(row.get(name), width) for name in names] for row in found]
+    sizes = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    lines = ["  ".join(name.ljust(size) for name, size in zip(names, sizes))]
+    lines += ["  ".join(cell.ljust(size) for cell, size in zip(line, sizes)) for line in cells]
+    return "\n".join([*lines, f"{len(found)} rows"])
+
+
+def _cell(value: Any, width: int) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, list) else str(value)
+    text = text.replace("\n", " ")
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def report_path(workspace: str, run: str | None = None) -> Path:
+    """The report of the last (or a named) run. Raises ConfigError when it has none."""
+    store, site = open_store(workspace)
+    record = runs.last(store, run_id=run)
+    if record is None or not record["report"]:
+        raise ConfigError(f"no report in {workspace} yet")
+    return site.home / record["report"]

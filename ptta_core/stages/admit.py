@@ -1,0 +1,56 @@
+"""captions -> admissions: which captions are good enough to learn from, and why; it decides on captions only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ptta_core.config import AdmitConfig
+from ptta_core.ids import digest, digest_set
+from ptta_core.memo import Batch, Items, Job, stage
+from ptta_core.rows import Admission
+from ptta_core.view import View
+
+
+@dataclass(frozen=True)
+class AdmitItem:
+    """All captions of the run: repeats can only be seen together."""
+
+    admission_id: str
+    captions: list[dict[str, Any]]  # caption_id, clip_id, text
+
+
+def inputs(view: View) -> Items:
+    """One item: every caption of the run."""
+    table = view.rows("caption", ["caption_id", "clip_id", "text", "content_id"])
+    read = digest_set(table["content_id"].to_pylist())
+    admission_id = digest(view.fingerprint("admit"), read)
+    captions = sorted(table.to_pylist(), key=lambda row: row["clip_id"])
+    return Items([admission_id], [read], lambda rows: [AdmitItem(admission_id, captions)])
+
+
+@stage(Admission, version=1, id_field="admission_id", inputs=inputs)
+def admit(todo: list[AdmitItem], job: Job) -> Iterator[Batch]:
+    """Judge each caption by its words, and repeats by their count."""
+    for item in todo:
+        seen: Counter[str] = Counter()
+        rows = []
+        for row in item.captions:
+            seen[row["text"]] += 1
+            reason = fault(row["text"], seen[row["text"]], job.config)
+            rows.append(Admission(item.admission_id, row["clip_id"], row["caption_id"], not reason, reason or "admitted"))
+        yield [(item, rows)]
+
+
+def fault(text: str, occurrence: int, config: AdmitConfig) -> str:
+    """Why a caption is refused, or "". occurrence counts equal captions, this one included."""
+    words = len(text.split())
+    if words < config.min_words:
+        return f"{words} words < min_words {config.min_words}"
+    if words > config.max_words:
+        return f"{words} words > max_words {config.max_words}"
+    if config.max_repeats is not None and occurrence > config.max_repeats:
+        return f"the same caption for the {occurrence}th time, max_repeats {config.max_repeats}"
+    return ""

@@ -1,0 +1,147 @@
+"""latents -> adapter: HydraLoRA on the frozen base, resumable at any step; the input is pinned when a run starts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptta_core.config import Recipe
+from ptta_core.ids import digest, digest_file, digest_set
+from ptta_core.memo import Batch, Items, Job, StageError, stage
+from ptta_core.rows import Adapter, Step
+from ptta_core.view import View
+
+PIN = "pin.json"
+
+
+@dataclass(frozen=True)
+class TrainItem:
+    """One training run. `keys` name the rows of its latents; empty when the run folder already holds them."""
+
+    train_id: str
+    input_id: str
+    latents: int
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels
+    fresh: bool = False
+
+
+def inputs(view: View) -> Items:
+    """One item: the current latents, or those that an unfinished run was pinned to."""
+    columns = ["key", "latent_id", "bucket", "labels", "content_id"]
+    table = view.rows("encode", columns)
+    fingerprint = view.fingerprint("train")
+    input_id = digest_set(table["latent_id"].to_pylist())
+    done = view.ledger("train").done
+    pinned = None if view.options.fresh or input_id in done else unfinished(view, fingerprint, done)
+    if pinned and pinned["input_id"] != input_id:
+        note = (f"finishing run {pinned['train_id'][:8]} on the {pinned['latents']} latents it was pinned to; the "
+                f"current ones differ ({table.num_rows}). --fresh starts a new run instead")  # fmt: skip
+        item = TrainItem(pinned["train_id"], pinned["input_id"], pinned["latents"])
+        return Items.of([item], "train_id", [item.input_id], note)
+    if not table.num_rows:
+        raise StageError("train: there are no latents to learn from; see `ptta show admissions` and `ptta show failures`")
+    keys = {row["key"]: row for row in table.to_pylist()}
+    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh)
+    return Items.of([item], "train_id", [input_id])
+
+
+def unfinished(view: View, fingerprint: str, done: dict[str, int]) -> dict[str, Any] | None:
+    """The pin of this recipe's newest run that has begun and is not done."""
+    pins = [json.loads(path.read_text()) for path in (view.home / "training").glob(f"*/{PIN}")]
+    mine = [pin for pin in pins if pin["fingerprint"] == fingerprint and pin["recipe"] == view.recipe.name
+            and pin["input_id"] not in done and not pin.get("abandoned")]  # fmt: skip
+    return max(mine, key=lambda pin: pin["at"], default=None)
+
+
+def result_fields(recipe: Recipe) -> dict[str, Any]:
+    """The section without what only shapes checkpoints and memory, and the base's precision."""
+    from ptta_core.memo import result_fields as of_section
+
+    return {f"train.{name}": value for name, value in of_section(recipe.train).items()} | {"base.dtype": recipe.base.dtype}
+
+
+@stage(Adapter, version=1, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step,), hold_lease=False,
+       models=lambda recipe: [recipe.base.model])  # fmt: skip
+def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
+    """Pin the input, train on Ray workers until the last step, and record the adapter."""
+    for item in todo:
+        folder = job.home / "training" / item.train_id
+        pin(folder, item, job)
+        fit(folder, item, job)
+        yield [(item, collect(folder, item, job))]
+
+
+def pin(folder: Path, item: TrainItem, job: Job) -> None:
+    """Write the run's samples into its folder once: from here on the run reads nothing else."""
+    from ptta_core.memo import now
+    from ptta_core.training import dataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / PIN).exists():
+        return
+    keys = sorted(item.keys, key=lambda key: item.keys[key]["latent_id"])
+    dataset.pin(folder, ((item.keys[key]["latent_id"], item.keys[key]["bucket"], item.keys[key]["labels"],
+                          job.store.take_bytes("latents", [key], "tensors")[key]) for key in keys))  # fmt: skip
+    if item.fresh:
+        abandon_others(folder.parent, item, job)
+    record = {"train_id": item.train_id, "input_id": item.input_id, "fingerprint": job.fingerprint, "at": now(),
+              "recipe": job.recipe.name, "latents": item.latents}  # fmt: skip
+    write_json(folder / PIN, record)
+
+
+def abandon_others(folder: Path, item: TrainItem, job: Job) -> None:
+    """--fresh: earlier unfinished runs of this recipe and settings are not taken up again."""
+    for path in folder.glob(f"*/{PIN}"):
+        record = json.loads(path.read_text())
+        if record["fingerprint"] == job.fingerprint and record["recipe"] == job.recipe.name:
+            write_json(path, record | {"abandoned": True})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value))
+    part.replace(path)
+
+
+def fit(folder: Path, item: TrainItem, job: Job) -> None:
+    """Run the training workers; returns at once when the run's last step is done."""
+    from ptta_core import models
+    from ptta_core.training import launch
+    from ptta_core.training.loop import Settings
+
+    base, revision = models.resolve(job.recipe.base.model, job.models)
+    known = models.describe(job.recipe.base.model, job.models)
+    settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype, device=job.device(),
+                        threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
+                        metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id})  # fmt: skip
+    launch.fit(settings, job.site.train, job.site.ray, job.report)
+
+
+def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step]:
+    """The adapter by its bytes, and every step of its run."""
+    from ptta_core import models
+
+    path = folder / "adapter.safetensors"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps: list[Adapter | Step] = [Step(train_id=item.train_id, **line) for line in lines]
+    tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
+    adapter = Adapter(
+        adapter_id=digest_file(path), train_id=item.train_id, path=path.relative_to(job.home).as_posix(),
+        latents=item.latents, latents_digest=item.input_id, steps=len(lines), final_loss=sum(tail) / len(tail),
+        parameters=count_parameters(path), base=models.describe(job.recipe.base.model, job.models),
+        base_revision=job.recipe.base.model.revision or "",
+    )  # fmt: skip
+    return [adapter, *steps]
+
+
+
+def count_parameters(path: Path) -> int:
+    """Numbers in a safetensors file, from its header alone."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -1,0 +1,100 @@
+"""Checkpoints of a training run: adapter and AdamW state only, so they stay small beside a large base model.
+
+`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors and state.json. The folder gets its name
+by one rename after everything in it is on the disk: a checkpoint is there whole or not at all.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ptta_core.training.dataset import sync_folder, write_whole
+
+KEEP = 2  # the newest, and one to fall back to by hand
+_NAME = re.compile(r"step-(\d+)")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not belong to this model or these settings."""
+
+    kind = "bad_checkpoint"
+
+
+def save(folder: Path, step: int, adapter: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> Path:
+    """Write the state after `step` optimizer steps, then drop all but the newest KEEP. The checkpoint's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final, part = folder / f"step-{step:08d}", folder / f".step-{step:08d}.part"
+    if final.exists():
+        return final
+    shutil.rmtree(part, ignore_errors=True)  # what a killed attempt left
+    part.mkdir()
+    state = optimizer.state_dict()["state"]
+    moments = {f"{place}.{name}": value for place, values in state.items() for name, value in values.items()}
+    for name, tensors in (("adapter", adapter), ("optimizer", moments)):
+        path = part / f"{name}.safetensors"
+        save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
+        _sync(path)
+    write_whole(part / "state.json", json.dumps({"step": step}).encode())
+    sync_folder(part)
+    os.rename(part, final)
+    sync_folder(folder)
+    _prune(folder)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    found = _all(folder)
+    return found[-1] if found else None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """How many optimizer steps a checkpoint holds; 0 for None."""
+    return int(json.loads((checkpoint / "state.json").read_text())["step"]) if checkpoint else 0
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps is."""
+    return folder / f"step-{step:08d}"
+
+
+def load_adapter(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The adapter's tensors, on the CPU."""
+    return load_file(checkpoint / "adapter.safetensors")
+
+
+def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Put the moments back. Raises CheckpointError when they are of other parameters."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+        place, _, name = key.partition(".")
+        state.setdefault(int(place), {})[name] = value
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    shapes = [tuple(one.shape) for one in parameters]
+    if [tuple(state.get(place, {}).get("exp_avg", torch.empty(0)).shape) for place in range(len(shapes))] != shapes:
+        raise CheckpointError(f"{checkpoint} holds the state of other adapter parameters than this run's")
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _all(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _prune(folder: Path) -> None:
+    for old in _all(folder)[:-KEEP]:
+        doomed = old.with_name(f".{old.name}.old")  # a half-deleted folder must not look like a checkpoint
+        os.rename(old, doomed)
+    for doomed in [*folder.glob(".*.old"), *folder.glob(".*.part")]:
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

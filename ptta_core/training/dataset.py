@@ -1,0 +1,151 @@
+"""The samples of one training run, pinned in its folder, and the order in which they are seen.
+
+`RUN/data/LATENT_ID.safetensors` holds one sample, `RUN/index.json` lists them all and is written last. Training reads
+nothing else, so whatever happens to the tables meanwhile, a resumed run sees what the first attempt saw.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+
+class DatasetError(ValueError):
+    """The pinned samples cannot be trained on; the message says which and why."""
+
+    kind = "bad_training_data"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of the index. `labels`: a JSON object label -> share, "" when unknown."""
+
+    latent_id: str
+    bucket: str
+    labels: str = ""
+
+    def shares(self, names: Sequence[str]) -> list[float]:
+        """The share of each named label among those named, so the sum is 1; all 0 when the clip has none of them."""
+        known = json.loads(self.labels) if self.labels else {}
+        found = [float(known.get(name, 0.0)) for name in names]
+        return [share / (sum(found) or 1.0) for share in found]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one bucket that make one optimizer step, by their place in the index."""
+
+    places: tuple[int, ...]
+    first: int  # global sample index of the first: how many samples the whole run saw before
+
+    def share(self, rank: int, size: int) -> list[tuple[int, int]]:
+        """(place, global sample index) of the samples of one of `size` workers; empty where there are too few."""
+        return [(self.places[at], self.first + at) for at in range(rank, len(self.places), size)]
+
+
+def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]]) -> None:
+    """Write (latent_id, bucket, labels, safetensors bytes) below `run_folder`, once: pinned already is a no-op.
+
+    `samples` is read one by one, and not at all where the index exists. Raises DatasetError for no sample at all, or
+    for the same latent_id twice.
+    """
+    folder = Path(run_folder)
+    if (folder / "index.json").exists():
+        return
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    pinned: dict[str, Sample] = {}
+    for latent_id, bucket, labels, tensors in samples:
+        if latent_id in pinned:
+            raise DatasetError(f"sample {latent_id} came twice")
+        write_whole(_file(folder, latent_id), tensors)
+        pinned[latent_id] = Sample(latent_id, bucket, labels)
+    if not pinned:
+        raise DatasetError("there is no sample to train on")
+    sync_folder(folder / "data")
+    index = [asdict(pinned[latent_id]) for latent_id in sorted(pinned)]
+    write_whole(folder / "index.json", json.dumps(index, indent=0).encode())
+    sync_folder(folder)
+
+
+def read_index(run_folder: str | Path) -> list[Sample]:
+    """The pinned samples, by latent_id. Raises DatasetError where nothing is pinned."""
+    path = Path(run_folder) / "index.json"
+    try:
+        return [Sample(**line) for line in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(f"no readable index of samples at {path}: {error}") from error
+
+
+def read_sample(run_folder: str | Path, sample: Sample) -> dict[str, torch.Tensor]:
+    """latents [C,T,h,w], text [L,D] and pooled [P] on the CPU. Raises DatasetError naming the sample."""
+    try:
+        tensors = load_file(_file(Path(run_folder), sample.latent_id))
+    except (OSError, SafetensorError) as error:
+        raise DatasetError(f"sample {sample.latent_id} cannot be read: {error}") from error
+    if missing := {"latents", "text", "pooled"} - tensors.keys():
+        raise DatasetError(f"sample {sample.latent_id} lacks {', '.join(sorted(missing))}")
+    return tensors
+
+
+def steps_an_epoch(index: Sequence[Sample], batch: int) -> int:
+    """Batches an epoch: each bucket's last one may be smaller."""
+    return sum(math.ceil(len(places) / batch) for places in _by_bucket(index).values())
+
+
+def epoch_batches(index: Sequence[Sample], batch: int, seed: int, epoch: int) -> list[Batch]:
+    """The global batches of one epoch (counted from 0), every sample once, each batch of one bucket.
+
+    The order depends on ids, `seed` and `epoch` alone, not on the number of workers.
+    """
+
+    def rank_of(place: int, what: str) -> bytes:
+        return hashlib.sha256(f"{what}:{seed}:{epoch}:{index[place].latent_id}".encode()).digest()
+
+    groups: list[tuple[int, ...]] = []
+    for places in _by_bucket(index).values():
+        shuffled = sorted(places, key=lambda place: rank_of(place, "sample"))
+        groups += [tuple(shuffled[at : at + batch]) for at in range(0, len(shuffled), batch)]
+    groups.sort(key=lambda places: rank_of(places[0], "batch"))
+    batches, first = [], epoch * len(index)
+    for group in groups:
+        batches.append(Batch(group, first))
+        first += len(group)
+    return batches
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is seen whole or not at all, also after a power failure."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _by_bucket(index: Sequence[Sample]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, sample in enumerate(index):
+        places[sample.bucket].append(place)
+    return places
+
+
+def _file(folder: Path, latent_id: str) -> Path:
+    return folder / "data" / f"{latent_id}.safetensors"

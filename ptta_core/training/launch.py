@@ -1,0 +1,156 @@
+"""Training over Ray Train workers: who runs the loop where. What training is, is in loop.py.
+
+Ray restarts the workers when one dies; the loop then resumes from its own newest checkpoint. Ray Train's own run state
+is not used (a fresh run name every time), so a rerun after any kind of end is the same call.
+"""
+
+import contextlib
+import contextvars
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ptta_core import fleet
+from ptta_core.config import RaySite, TrainConfig, TrainWorkers, Workers
+from ptta_core.training.dataset import read_index, write_whole
+from ptta_core.training.loop import ADAPTER, METRICS, NotFinite, Settings, World, total_steps, train_loop
+
+POLL_S = 1.0
+MESSAGE_CHARS = 2000
+ERROR = "error.txt"  # an error that would only come again
+
+OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, a line for people
+
+
+class TrainingFailed(RuntimeError):
+    """Training did not finish, restarts included; the message has the last cause."""
+
+    kind = "training_failed"
+
+
+def fit(
+    settings: Settings, workers: TrainWorkers, ray_site: RaySite | None = None, on_progress: OnProgress | None = None
+) -> None:
+    """Run `train_loop` on `workers.count` Ray workers until RUN/adapter.safetensors is there; blocks.
+
+    The samples are pinned in `settings.run_folder` (absolute; every machine of the cluster sees it) before. Resumes
+    what an earlier call left, and returns at once for a finished run. `on_progress` is called from a thread, about
+    once a second when there is news, with the caller's context variables.
+    Raises NotFinite, TrainingFailed, fleet.FleetError, DatasetError.
+    """
+    run = Path(settings.run_folder)
+    if not run.is_absolute():
+        raise ValueError(f"run_folder {settings.run_folder!r} must be absolute: workers run in another folder")
+    if (run / ADAPTER).exists():
+        return
+    total = total_steps(read_index(run), TrainConfig(**settings.config))
+    fleet.start(ray_site)
+    fleet._must_fit(Workers(count=workers.count, cpus=workers.cpus, gpus=workers.gpus))
+    (run / ERROR).unlink(missing_ok=True)
+    shutil.rmtree(run / "ray", ignore_errors=True)  # what a killed attempt left
+    with watch(run, total, on_progress):
+        _fit(settings, workers, run / "ray")
+    shutil.rmtree(run / "ray", ignore_errors=True)
+    if (run / ERROR).exists():
+        raise NotFinite((run / ERROR).read_text(encoding="utf-8"))
+    if not (run / ADAPTER).exists():
+        raise TrainingFailed(f"the workers ended without {ADAPTER}: is {run} one folder for all of them?")
+
+
+def _fit(settings: Settings, workers: TrainWorkers, storage: Path) -> None:
+    """Ray Train's part. Raises TrainingFailed."""
+    from ray.train.torch import TorchConfig
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+    gpu = workers.gpus > 0 and settings.device != "cpu"
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if gpu else {})
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"settings": settings, "gpu": gpu},
+        torch_config=TorchConfig(backend="nccl" if gpu and workers.gpus >= 1 else "gloo"),  # nccl: no two on one GPU
+        scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=workers.max_restarts),
+            worker_runtime_env={"env_vars": _environment(workers.threads, gpu)},
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        causes = getattr(error, "worker_failures", None) or {0: error}
+        cause = str(next(iter(causes.values())))[-MESSAGE_CHARS:]
+        raise TrainingFailed(f"training stopped after {workers.max_restarts} restart(s) allowed: {cause}") from error
+
+
+def work(config: dict[str, Any]) -> None:
+    """What one Ray Train worker does."""
+    from ray import train
+    from ray.train.torch import get_device
+
+    settings: Settings = config["settings"]
+    context = train.get_context()
+    device = str(get_device()) if config["gpu"] else "cpu"
+    world = World(context.get_world_rank(), context.get_world_size(), device)
+    try:
+        train_loop(settings, world)
+    except NotFinite as error:  # on every worker alike; raised, Ray would restart and compute the same again
+        if world.rank == 0:
+            write_whole(Path(settings.run_folder) / ERROR, str(error).encode())
+
+
+def _environment(threads: int, gpu: bool) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads)) | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+@contextlib.contextmanager
+def watch(run_folder: Path, total: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Tell `on_progress` of every new last line of RUN/metrics.jsonl meanwhile, and once more at the end."""
+    if on_progress is None:
+        yield
+        return
+    stop = threading.Event()
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(_follow, run_folder, total, on_progress, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(run_folder: Path, total: int, on_progress: OnProgress, stop: threading.Event) -> None:
+    told = 0
+    while True:
+        ended = stop.wait(POLL_S)
+        line = last_line(run_folder)
+        if line and line["step"] != told:
+            told = line["step"]
+            on_progress(told, total, f"loss {line['loss']:.4f}, {line['step_s']:.2f} s a step")
+        if ended:
+            return
+
+
+def last_line(run_folder: Path) -> dict[str, Any] | None:
+    """The last whole line of RUN/metrics.jsonl, or None."""
+    try:
+        with open(run_folder / METRICS, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 65536))  # a line is far shorter
+            whole = file.read().rpartition(b"\n")[0]
+    except OSError:
+        return None
+    line = whole.rpartition(b"\n")[2]
+    return json.loads(line) if line else None

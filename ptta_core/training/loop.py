@@ -1,0 +1,249 @@
+"""The training loop: the same function in this process and in every Ray worker. It knows torch, not Ray.
+
+Every worker holds the frozen base and the adapter; after the backward passes the adapter's gradients are summed in one
+all-reduce. A sample's loss is divided by the size of the GLOBAL batch, so the sum is the gradient of the batch mean at
+any number of workers, and a worker without a sample adds zeros. Samples pass one at a time: memory is that of one
+sample whatever the batch, and no text is padded.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ptta_core.config import TrainConfig
+from ptta_core.models import hydralora
+from ptta_core.models.hunyuan import load_transformer, pick_device, torch_dtype
+from ptta_core.training import checkpoint
+from ptta_core.training.dataset import (
+    Batch,
+    DatasetError,
+    Sample,
+    epoch_batches,
+    read_index,
+    read_sample,
+    steps_an_epoch,
+    sync_folder,
+    write_whole,
+)
+from ptta_core.training.objective import draw, velocity_loss
+
+ADAPTER, METRICS, CHECKPOINTS = "adapter.safetensors", "metrics.jsonl", "checkpoints"
+FINISHED = -1
+
+log = logging.getLogger(__name__)
+
+
+class NotFinite(ArithmeticError):
+    """The loss or the gradient became NaN or infinity; going on would spoil the adapter."""
+
+    kind = "training_not_finite"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training run. Everything in it travels to other processes."""
+
+    run_folder: str  # absolute, with the pinned samples; seen by every worker
+    base: str  # folder or hub id
+    revision: str | None
+    dtype: str  # of the frozen base: "bfloat16" or "float32"
+    device: str  # "auto", "cpu" or "cuda"
+    threads: int  # torch threads a worker
+    config: dict[str, Any]  # TrainConfig.model_dump()
+    metadata: dict[str, Any]  # for the adapter file; "labels" (a list) names the label gate's inputs in order
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker's place among all. With size > 1 torch's default process group is up."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+
+def total_steps(index: Sequence[Sample], config: TrainConfig) -> int:
+    """Optimizer steps of the whole run."""
+    return config.epochs * steps_an_epoch(index, config.batch)
+
+
+def train_loop(settings: Settings, world: World | None = None) -> None:
+    """Train from the newest checkpoint, if any, to the end; rank 0 leaves RUN/adapter.safetensors.
+
+    A finished run returns at once. `world` None: alone, on the settings' device. RUN/metrics.jsonl has one line a step:
+    {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, step_s}.
+    Raises DatasetError, CheckpointError, NotFinite.
+    """
+    world = world or World(device=pick_device(settings.device))
+    run = Path(settings.run_folder)
+    done = FINISHED if (run / ADAPTER).exists() else checkpoint.step_of(checkpoint.latest(run / CHECKPOINTS))
+    start = _as_rank_0(done, world)  # one worker looks, so all agree whatever the file system shows them
+    if start == FINISHED:
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        _Training(settings, world).run(start)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Training:
+    """One worker's model, optimizer and samples."""
+
+    def __init__(self, settings: Settings, world: World) -> None:
+        self.settings, self.world, self.folder = settings, world, Path(settings.run_folder)
+        self.config = config = TrainConfig(**settings.config)
+        self.index = read_index(self.folder)
+        self.labels = _label_names(settings, config, self.index)
+        self.dtype = torch_dtype(settings.dtype)
+        self.model: Any = load_transformer(settings.base, settings.revision, settings.dtype, world.device)
+        hydralora.inject(
+            self.model, placement=config.placement, rank=config.rank, alpha=config.lora_alpha,
+            branches=config.branches, gate=config.gate, seed=config.seed,
+        )  # fmt: skip
+        if config.checkpointing:
+            self.model.enable_gradient_checkpointing()
+        self.parameters: list[torch.nn.Parameter] = list(hydralora.adapter_parameters(self.model))
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+    def run(self, start: int) -> None:
+        """From `start` finished steps to the end."""
+        config, total = self.config, total_steps(self.index, self.config)
+        if start:
+            self.resume(checkpoint.path_of(self.folder / CHECKPOINTS, start))
+        if self.world.rank == 0:
+            _truncate(self.folder / METRICS, start)
+        an_epoch = steps_an_epoch(self.index, config.batch)
+        batches: list[Batch] = []
+        for step in range(start, total):
+            epoch, place = divmod(step, an_epoch)
+            if not batches or place == 0:
+                batches = epoch_batches(self.index, config.batch, config.seed, epoch)
+            line = self.step(step, batches[place])
+            if self.world.rank == 0:
+                self.record(line, last=step + 1 == total)
+        if self.world.rank == 0:
+            self.finish()
+
+    def resume(self, path: Path) -> None:
+        log.info("resuming from %s", path.name)
+        hydralora.load_adapter_state(self.model, checkpoint.load_adapter(path))
+        checkpoint.load_optimizer(path, self.optimizer)
+
+    def step(self, step: int, batch: Batch) -> dict[str, Any]:
+        """One optimizer step; its line of metrics."""
+        began = time.monotonic()
+        lr = self.config.learning_rate * min(1.0, (step + 1) / max(1, self.config.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, gate_entropy, *gate_mean = self.means(batch, self.backward(batch))
+        self.sum_gradients()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            samples = ", ".join(self.index[place].latent_id for place in batch.places)
+            raise NotFinite(f"step {step + 1}: loss {loss}, gradient norm {norm}; samples: {samples}. "
+                            "Lower train.learning_rate, or check these samples.")  # fmt: skip
+        self.optimizer.step()
+        return {"step": step + 1, "loss": loss, "grad_norm": norm, "lr": lr, "gate_mean": gate_mean,
+                "gate_entropy": gate_entropy, "step_s": time.monotonic() - began}  # fmt: skip
+
+    def backward(self, batch: Batch) -> torch.Tensor:
+        """Gradients of this worker's samples, each its part of the global mean.
+
+        Returns the sums over its samples of (loss, gate entropy in nats, mean weight of each branch), float64.
+        """
+        config, device = self.config, self.world.device
+        sums = torch.zeros(2 + config.branches, dtype=torch.float64)
+        for place, sample_index in batch.share(self.world.rank, self.world.size):
+            sample = read_sample(self.folder, self.index[place])
+            noise_CTHW, t = draw(sample["latents"].shape, config.seed, sample_index, config.shift)
+            shares = self.index[place].shares(self.labels)
+            labels_1N = torch.tensor([shares], device=device) if any(shares) else None  # None: all branches alike
+            hydralora.set_condition(self.model, labels_1N, sample["pooled"][None].to(device).float())
+            hydralora.collect_gates(self.model, True)
+            loss = velocity_loss(self.model, sample, noise_CTHW, t, config.guidance, self.dtype, device)
+            (loss / len(batch.places)).backward()
+            mean, entropy = hydralora.gate_stats(self.model, reset=True)
+            sums += torch.tensor([float(loss.detach()), entropy, *mean], dtype=torch.float64)
+        return sums
+
+    def means(self, batch: Batch, sums: torch.Tensor) -> list[float]:
+        """What `backward` summed, over the samples of all workers, a sample of the global batch."""
+        if self.world.size > 1:
+            sums = sums.to(self.world.device)
+            dist.all_reduce(sums)
+        return (sums / len(batch.places)).tolist()
+
+    def sum_gradients(self) -> None:
+        """Add up all workers' gradients in one flat all-reduce; a parameter that was not used has a gradient of 0."""
+        for one in self.parameters:
+            if one.grad is None:
+                one.grad = torch.zeros_like(one)
+        if self.world.size == 1:
+            return
+        gradients = [one.grad for one in self.parameters if one.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(part.view_as(gradient))
+
+    def record(self, line: dict[str, Any], last: bool) -> None:
+        """Append the line, on the disk before the checkpoint that counts it."""
+        due = line["step"] % self.config.checkpoint_every == 0 or last
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            if due:
+                os.fsync(file.fileno())
+        if due:
+            state = hydralora.adapter_state(self.model)
+            checkpoint.save(self.folder / CHECKPOINTS, line["step"], state, self.optimizer)
+
+    def finish(self) -> None:
+        """The adapter file, whole or not at all: its presence says that the run is finished."""
+        hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata)
+        sync_folder(self.folder)
+
+
+def _label_names(settings: Settings, config: TrainConfig, index: Sequence[Sample]) -> list[str]:
+    """The labels that the label gate reads, one a branch, in order; none for the other gates."""
+    if config.gate != "label":
+        return []
+    names = list(settings.metadata.get("labels") or [])
+    if len(names) != config.branches:
+        raise DatasetError(
+            f"gate label needs one label a branch: {config.branches} branches, {len(names)} labels {names}"
+        )
+    if not any(any(one.shares(names)) for one in index):
+        raise DatasetError(f"gate label: none of the {len(index)} samples has any of the labels {names}")
+    return names
+
+
+def _as_rank_0(value: int, world: World) -> int:
+    """Rank 0's value, on every worker."""
+    if world.size == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.int64, device=world.device)
+    dist.broadcast(told, src=0)
+    return int(told.item())
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drop the lines of steps that will be done again, and a last line cut short by a kill."""
+    kept = b""
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+            break
+        kept += line
+    write_whole(path, kept)

@@ -1,0 +1,70 @@
+"""One Prefect task a stage. What a stage does is in ptta_core/stages; what "done" means is in ptta_core/memo."""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.session import Session, bring
+
+OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+@task(name="gather", **OPTIONS)
+def gather(session: Session) -> Any:
+    """folders -> files, sources"""
+    return bring("gather", session)
+
+
+@task(name="split", **OPTIONS)
+def split(session: Session) -> Any:
+    """sources -> clips"""
+    return bring("split", session)
+
+
+@task(name="score", **OPTIONS)
+def score(session: Session) -> Any:
+    """clips -> scores"""
+    return bring("score", session)
+
+
+@task(name="select", **OPTIONS)
+def select(session: Session) -> Any:
+    """scores -> selection"""
+    return bring("select", session)
+
+
+@task(name="caption", **OPTIONS)
+def caption(session: Session) -> Any:
+    """selection -> captions"""
+    return bring("caption", session)
+
+
+@task(name="admit", **OPTIONS)
+def admit(session: Session) -> Any:
+    """captions -> admissions"""
+    return bring("admit", session)
+
+
+@task(name="encode", **OPTIONS)
+def encode(session: Session) -> Any:
+    """captions -> latents"""
+    return bring("encode", session)
+
+
+@task(name="train", **OPTIONS)
+def train(session: Session) -> Any:
+    """latents -> adapter"""
+    return bring("train", session)
+
+
+@task(name="generate", **OPTIONS)
+def generate(session: Session) -> Any:
+    """adapter -> generations"""
+    return bring("generate", session)
+
+
+@task(name="evaluate", **OPTIONS)
+def evaluate(session: Session) -> Any:
+    """generations -> verdicts"""
+    return bring("evaluate", session)

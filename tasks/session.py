@@ -1,0 +1,148 @@
+"""A run of some stages under Prefect: opened, recorded, reported, and always closed with its record."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.states import Completed
+from pydantic import BaseModel
+
+from ptta_core import fleet, memo
+from ptta_core.ops import report, runs
+from ptta_core.stages import RIVER, load
+from ptta_core.stages.select import require_some
+from ptta_core.view import Options, View
+
+log = logging.getLogger("ptta")
+
+
+class RunOptions(BaseModel, extra="forbid"):
+    """How a run goes about its work; none of it changes a result."""
+
+    workspace: str | None = None
+    videos: str | None = None
+    only: list[str] = []
+    from_stage: str | None = None
+    force: list[str] = []
+    limit: int | None = None
+    retry_failed: bool = False
+    fresh: bool = False
+
+    def wanted(self) -> list[str]:
+        """The stages to run, in order. Raises ValueError for an unknown one."""
+        for name in [*self.only, *([self.from_stage] if self.from_stage else [])]:
+            load(name)
+        first = RIVER.index(self.from_stage) if self.from_stage else 0
+        return [name for name in RIVER[first:] if not self.only or name in self.only]
+
+    def core(self) -> Options:
+        """The part that the core reads."""
+        return Options(tuple(self.force), self.retry_failed, self.limit, self.fresh)
+
+
+class Session:
+    """What tasks share: the view of the workspace and what each stage did."""
+
+    def __init__(self, view: View, options: RunOptions) -> None:
+        self.view, self.wanted = view, options.wanted()
+        self.outcomes: list[memo.Outcome] = []
+        self.started = memo.now()
+        self.run_id = runs.begin(view)
+        self.report = ""
+
+    def result(self) -> dict[str, Any]:
+        """What a flow returns and the command line prints."""
+        stages = {one.stage: one.counts() for one in self.outcomes}
+        return {"run_id": self.run_id, "stages": stages, "report": self.report}
+
+
+_LAST: list[Session] = []
+
+
+def last_result() -> dict[str, Any] | None:
+    """What the last session of this process had done when it ended, well or not."""
+    return _LAST[-1].result() if _LAST else None
+
+
+@contextlib.contextmanager
+def session(recipe: str, site: str, overrides: dict[str, Any] | None, options: RunOptions | None) -> Iterator[Session]:
+    """Open a workspace for a recipe; at the end, however it ends, stop Ray, write the report and the record."""
+    options = options or RunOptions()
+    view = runs.open_view(recipe, site, overrides, options.workspace, options.videos, options.core())
+    opened = Session(view, options)
+    _LAST[:] = [opened]
+    message = ""
+    try:
+        yield opened
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"[:2000]
+        raise
+    finally:
+        fleet.stop()
+        path = report.write(view, opened.run_id, opened.started, opened.outcomes, message)
+        opened.report = str(view.home / path)
+        runs.finish(view, opened.run_id, opened.outcomes, message, path.as_posix())
+        _publish(opened)
+
+
+def bring(name: str, opened: Session) -> Any:
+    """Bring one stage up to date; the state is Cached when nothing was left to do."""
+    if name not in opened.wanted:
+        return Completed(name="Skipped", message="not asked for")
+    outcome = memo.run(opened.view.stage(name), opened.view, _Meter(name))
+    opened.outcomes.append(outcome)
+    log.info("%-9s %s in %.1f s", name, outcome.line(), outcome.seconds)
+    if name == "select":
+        require_some(opened.view)
+    return Completed(name="Cached" if outcome.cached else "Completed", message=outcome.line())
+
+
+class _Meter:
+    """Progress to the log at most every five seconds and to a Prefect artifact at most once a second."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._artifact: UUID | None = None
+        self._shown = self._logged = 0.0
+
+    def __call__(self, progress: memo.Progress) -> None:
+        now = time.monotonic()
+        last = progress.done >= progress.total
+        if now - self._logged > 5 or last:
+            self._logged = now
+            log.info("%s", progress.line())
+        if now - self._shown > 1 or last:
+            self._shown = now
+            with contextlib.suppress(RuntimeError):  # outside a flow there is nobody to show it to
+                self._show(progress)
+
+    def _show(self, progress: memo.Progress) -> None:
+        percent = round(100 * progress.share, 1)
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(progress=percent, key=f"progress-{self.stage}",
+                                                      description=progress.line())  # type: ignore[assignment]  # fmt: skip
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=progress.line())
+
+
+def _publish(opened: Session) -> None:
+    """A summary table and a link to the report, for the Prefect UI."""
+    table = [{"stage": one.stage, "computed": one.computed, "reused": one.reused, "failed": one.failed,
+              "seconds": round(one.seconds, 1)} for one in opened.outcomes]  # fmt: skip
+    try:
+        create_table_artifact(table=table, key="summary", description=f"Run {opened.run_id}")
+        create_link_artifact(link=f"file://{opened.report}", link_text="report", key="report",
+                             description=f"The report of run {opened.run_id}")  # fmt: skip
+    except Exception as error:  # the server may be what broke; the run's own record is already written
+        log.warning("no artifacts: %s", error)

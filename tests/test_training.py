@@ -1,0 +1,308 @@
+"""Training in this process on a tiny HunyuanVideo: resume to the bit, learning, batches, checkpoints, errors."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ptta_core.config import TrainConfig
+from ptta_core.models import hunyuan, tiny
+from ptta_core.training import checkpoint, dataset, launch, loop, objective
+
+SIZES = {"5x32x32": (2, 4, 4), "9x32x48": (3, 4, 6)}  # bucket -> latent T, h, w
+
+
+def samples(n_first: int = 3, n_second: int = 2) -> Iterator[tuple[str, str, str, bytes]]:
+    """Random latents in two buckets."""
+    buckets = ["5x32x32"] * n_first + ["9x32x48"] * n_second
+    for number, bucket in enumerate(buckets):
+        generator = torch.Generator().manual_seed(number)
+        tensors = {
+            "latents": torch.randn(16, *SIZES[bucket], generator=generator),
+            "text": torch.randn(3 + number, tiny.TEXT_WIDTH, generator=generator),
+            "pooled": torch.randn(tiny.POOLED_WIDTH, generator=generator),
+        }
+        yield f"sample{number}", bucket, json.dumps({"male": 0.25, "object": 0.75}), hunyuan.pack(tensors)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.hunyuan(tmp_path_factory.mktemp("training") / "base", 0))
+
+
+@pytest.fixture
+def settings(base: str, tmp_path: Path) -> Callable[..., loop.Settings]:
+    """A run of 5 samples in batches of 2: 3 steps an epoch, one of them with a single sample."""
+
+    def make(name: str = "run", n_first: int = 3, n_second: int = 2, **config: Any) -> loop.Settings:
+        folder = tmp_path / name
+        dataset.pin(folder, samples(n_first, n_second))
+        chosen = {"rank": 2, "branches": 2, "batch": 2, "learning_rate": 1e-2, "warmup_steps": 2, **config}
+        dumped = TrainConfig.model_validate(chosen).model_dump()
+        return loop.Settings(str(folder), base, None, "float32", "cpu", 1, dumped, {"labels": ["male", "object"]})
+
+    return make
+
+
+def metrics(run: loop.Settings) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(run.run_folder) / loop.METRICS).read_text().splitlines()]
+
+
+def adapter(run: loop.Settings) -> bytes:
+    return (Path(run.run_folder) / loop.ADAPTER).read_bytes()
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle of a step."""
+
+
+def kill_in_step(monkeypatch: pytest.MonkeyPatch, run: loop.Settings, step: int) -> None:
+    """Train until step `step` (from 1) begins, then die."""
+    real = loop._Training.backward
+    seen: list[int] = []
+
+    def backward(self: Any, batch: dataset.Batch) -> float:
+        seen.append(batch.first)
+        if len(seen) == step:
+            raise Killed
+        return real(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Training, "backward", backward)
+        with pytest.raises(Killed):
+            loop.train_loop(run)
+    assert not (Path(run.run_folder) / loop.ADAPTER).exists()
+
+
+# ---------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize(
+    ("killed_in", "every", "resumed_from"),
+    [(5, 2, 4), (4, 3, 3), (4, 50, 0)],
+    ids=["inside an epoch", "at an epoch's boundary", "before any checkpoint"],
+)
+def test_a_killed_run_ends_as_if_never_killed(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch, killed_in: int, every: int,
+    resumed_from: int,
+) -> None:  # fmt: skip
+    whole = settings("whole", checkpoint_every=50)
+    loop.train_loop(whole)
+    broken = settings("broken", checkpoint_every=every)
+    kill_in_step(monkeypatch, broken, killed_in)
+    folder = Path(broken.run_folder) / loop.CHECKPOINTS
+    assert checkpoint.step_of(checkpoint.latest(folder)) == resumed_from
+    with open(Path(broken.run_folder) / loop.METRICS, "a") as file:
+        file.write('{"step": 5, "lo')  # as a kill may leave it
+    done: list[int] = []
+    real = loop._Training.step
+
+    def counted(self: Any, step: int, batch: dataset.Batch) -> dict[str, Any]:
+        done.append(step)
+        return real(self, step, batch)
+
+    monkeypatch.setattr(loop._Training, "step", counted)
+    loop.train_loop(broken)
+    assert done == list(range(resumed_from, 6))
+    assert adapter(broken) == adapter(whole)
+    assert [line["step"] for line in metrics(broken)] == [1, 2, 3, 4, 5, 6]
+    for key in ("loss", "grad_norm", "lr", "gate_mean", "gate_entropy"):
+        assert [line[key] for line in metrics(broken)] == [line[key] for line in metrics(whole)]
+    assert metrics(whole)[0]["lr"] == pytest.approx(5e-3)
+    assert metrics(whole)[1]["lr"] == metrics(whole)[5]["lr"] == pytest.approx(1e-2)
+
+
+def test_a_finished_run_returns_at_once(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settings(epochs=1)
+    loop.train_loop(run)
+    before = adapter(run)
+    monkeypatch.setattr(loop, "load_transformer", lambda *args: pytest.fail("a finished run loaded its base"))
+    loop.train_loop(run)
+    launch.fit(run, workers=launch.TrainWorkers())  # not even Ray
+    assert adapter(run) == before and len(metrics(run)) == 3
+
+
+def test_killed_between_the_last_checkpoint_and_the_adapter(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = settings("whole", epochs=1), settings("broken", epochs=1)
+    loop.train_loop(whole)
+
+    def die(self: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop._Training, "finish", die)
+        loop.train_loop(broken)
+    loop.train_loop(broken)
+    assert adapter(broken) == adapter(whole) and len(metrics(broken)) == 3
+
+
+def test_only_the_newest_two_checkpoints_stay_and_a_torn_one_is_not_seen(
+    settings: Callable[..., loop.Settings],
+) -> None:
+    run = settings(checkpoint_every=1)
+    folder = Path(run.run_folder) / loop.CHECKPOINTS
+    (folder / ".step-00000001.part").mkdir(parents=True)
+    assert checkpoint.latest(folder) is None
+    loop.train_loop(run)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000005", "step-00000006"]
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settings(checkpoint_every=1)
+    kill_in_step(monkeypatch, run, 2)
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    path = checkpoint.latest(Path(run.run_folder) / loop.CHECKPOINTS)
+    assert path
+    with pytest.raises(checkpoint.CheckpointError, match="other adapter parameters"):
+        checkpoint.load_optimizer(path, torch.optim.AdamW([parameter]))
+
+
+# ------------------------------------------------------------------------------------------------ the learning
+
+
+@pytest.mark.parametrize("gate", ["token", "label"])
+def test_the_loss_falls_when_one_sample_is_learned_by_heart(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch, gate: str
+) -> None:
+    def same_draw(shape: torch.Size, seed: int, sample_index: int, shift: float) -> tuple[torch.Tensor, float]:
+        return objective.draw(shape, seed, 0, shift)
+
+    monkeypatch.setattr(loop, "draw", same_draw)
+    run = settings(n_first=1, n_second=0, batch=1, epochs=25, warmup_steps=0, rank=8, gate=gate)
+    loop.train_loop(run)
+    losses = [line["loss"] for line in metrics(run)]
+    assert min(losses[-3:]) < 0.9 * losses[0]
+    assert all(sum(line["gate_mean"]) == pytest.approx(1, abs=1e-4) for line in metrics(run))
+
+
+def test_the_gradient_of_a_batch_is_that_of_its_mean_for_any_split(settings: Callable[..., loop.Settings]) -> None:
+    """Two workers' gradients, one of them without a sample in the small batch, add up to the single worker's."""
+    run = settings(checkpointing=False)
+    trainings = [loop._Training(run, loop.World(rank, size)) for rank, size in ((0, 1), (0, 2), (1, 2))]
+    batches = dataset.epoch_batches(trainings[0].index, 2, 0, 0)
+    for batch in (min(batches, key=lambda one: len(one.places)), max(batches, key=lambda one: len(one.places))):
+        totals = [training.backward(batch) for training in trainings]
+        torch.testing.assert_close(totals[1] + totals[2], totals[0], rtol=1e-5, atol=1e-6)
+        for alone, first, second in zip(*(training.parameters for training in trainings)):
+            parts = [one.grad for one in (first, second) if one.grad is not None]
+            if alone.grad is not None:
+                torch.testing.assert_close(sum(parts, torch.zeros_like(alone)), alone.grad, rtol=1e-4, atol=1e-6)
+        for training in trainings:
+            training.optimizer.zero_grad()
+
+
+def test_activation_checkpointing_changes_no_gradient(settings: Callable[..., loop.Settings]) -> None:
+    losses = []
+    for checkpointing in (False, True):
+        run = settings(f"run{checkpointing}", epochs=1, checkpointing=checkpointing)
+        loop.train_loop(run)
+        losses.append([line["grad_norm"] for line in metrics(run)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_target_is_noise_minus_clean_and_time_goes_in_thousandths() -> None:
+    """A model that knows the answer has no loss; the noisy input lies on the line from clean to noise."""
+    generator = torch.Generator().manual_seed(3)
+    clean, noise = torch.randn(2, 16, 1, 2, 2, generator=generator)
+    sample = {"latents": clean, "text": torch.zeros(4, 8), "pooled": torch.zeros(6)}
+
+    def oracle(**inputs: Any) -> tuple[torch.Tensor]:
+        torch.testing.assert_close(inputs["hidden_states"][0], 0.75 * clean + 0.25 * noise)
+        assert inputs["timestep"].tolist() == [250.0] and inputs["guidance"].tolist() == [1000.0]
+        return ((noise - clean)[None],)
+
+    assert float(objective.velocity_loss(oracle, sample, noise, 0.25, 1.0, torch.float32, "cpu")) == 0.0
+
+
+def test_draws_depend_on_seed_and_sample_alone_and_lean_towards_noise() -> None:
+    shape = torch.Size([2, 2])
+    (noise, t), (again, t_again) = objective.draw(shape, 1, 5, 7.0), objective.draw(shape, 1, 5, 7.0)
+    assert torch.equal(noise, again) and t == t_again
+    assert objective.draw(shape, 1, 6, 7.0)[1] != t and objective.draw(shape, 2, 5, 7.0)[1] != t
+    times = torch.tensor([objective.draw(shape, 0, index, 1.0)[1] for index in range(500)])
+    assert abs(float(times.median()) - 0.5) < 0.06  # of a logit-normal (0, 1)
+    assert abs(float(torch.logit(times).std()) - 1.0) < 0.1
+    assert objective.shifted(0.5, 7.0) == pytest.approx(7 / 8)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.velocity_loss
+    monkeypatch.setattr(loop, "velocity_loss", lambda *args: real(*args) * float("nan"))
+    run = settings()
+    with pytest.raises(loop.NotFinite, match=r"step 1: loss nan.*sample\d"):
+        loop.train_loop(run)
+    assert not (Path(run.run_folder) / loop.ADAPTER).exists() and metrics(run) == []
+
+
+def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., loop.Settings]) -> None:
+    run = settings(gate="label")
+    with pytest.raises(dataset.DatasetError, match="2 branches, 1 labels"):
+        loop.train_loop(dataclasses.replace(run, metadata={"labels": ["male"]}))
+    with pytest.raises(dataset.DatasetError, match="none of the 5 samples"):
+        loop.train_loop(dataclasses.replace(run, metadata={"labels": ["female", "background"]}))
+
+
+# -------------------------------------------------------------------------------------------------- the samples
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_every_sample_once_an_epoch_in_batches_of_one_bucket_at_any_world_size(size: int) -> None:
+    index = [dataset.Sample(f"s{number}", f"bucket{number % 3}") for number in range(23)]
+    orders = []
+    for epoch in (0, 1):
+        batches = dataset.epoch_batches(index, 4, 7, epoch)
+        assert len(batches) == dataset.steps_an_epoch(index, 4) == 6
+        seen = [one for batch in batches for rank in range(size) for one in batch.share(rank, size)]
+        assert sorted(place for place, _ in seen) == list(range(23))
+        assert sorted(sample_index for _, sample_index in seen) == list(range(23 * epoch, 23 * (epoch + 1)))
+        assert all(len({index[place].bucket for place in batch.places}) == 1 for batch in batches)
+        orders.append([index[place].latent_id for batch in batches for place in batch.places])
+    assert orders[0] != orders[1]
+    assert loop.total_steps(index, TrainConfig(epochs=2, batch=4)) == 12
+
+
+def test_pinning_happens_once_and_never_half(tmp_path: Path) -> None:
+    def broken() -> Iterator[tuple[str, str, str, bytes]]:
+        yield next(samples())
+        raise Killed
+
+    with pytest.raises(Killed):
+        dataset.pin(tmp_path, broken())
+    with pytest.raises(dataset.DatasetError, match="no readable index"):
+        dataset.read_index(tmp_path)
+    dataset.pin(tmp_path, samples())
+    dataset.pin(tmp_path, (pytest.fail("read again") for _ in "x"))
+    index = dataset.read_index(tmp_path)
+    assert [one.latent_id for one in index] == [f"sample{number}" for number in range(5)]
+    assert dataset.read_sample(tmp_path, index[4])["latents"].shape == (16, 3, 4, 6)
+    assert index[0].shares(["object", "male"]) == [0.75, 0.25]
+    assert index[0].shares(["object", "female"]) == [1.0, 0.0]
+    assert index[0].shares(["female"]) == dataset.Sample("new", "b").shares(["male"]) == [0.0]
+    with pytest.raises(dataset.DatasetError, match="no sample"):
+        dataset.pin(tmp_path / "none", [])
+
+
+def test_an_unreadable_sample_is_named(tmp_path: Path) -> None:
+    dataset.pin(tmp_path, samples())
+    (tmp_path / "data" / "sample1.safetensors").write_bytes(b"torn")
+    with pytest.raises(dataset.DatasetError, match="sample1 cannot be read"):
+        dataset.read_sample(tmp_path, dataset.read_index(tmp_path)[1])
+
+
+def test_progress_tells_each_new_step_and_skips_a_torn_line(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    with launch.watch(tmp_path, 9, lambda done, total, text: told.append((done, total, text))):
+        (tmp_path / loop.METRICS).write_text('{"step": 4, "loss": 0.5, "step_s": 2.0}\n{"step": 5, "lo')
+    assert told == [(4, 9, "loss 0.5000, 2.00 s a step")]
