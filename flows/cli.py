@@ -88,8 +88,18 @@ def _explained(error: Exception) -> bool:
     """Whether the message alone tells a person what to do; anything else is a defect and keeps its traceback."""
     from ptta_core.config import ConfigError
 
-    named = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
-             "NotFinite", "DatasetError", "CheckpointError"}  # fmt: skip
+    named = {
+        "StageError",
+        "WorkspaceError",
+        "FleetError",
+        "WorkerStartError",
+        "LeaseHeld",
+        "LeaseLost",
+        "TrainingFailed",
+        "NotFinite",
+        "DatasetError",
+        "CheckpointError",
+    }
     return isinstance(error, ConfigError) or type(error).__name__ in named or _unreachable(error)
 
 
@@ -112,9 +122,16 @@ def run_verb(parsed: argparse.Namespace) -> int:
     from flows.curate_and_train import curate_and_train
     from tasks.session import RunOptions, last_result
 
-    options = RunOptions(workspace=parsed.workspace, videos=parsed.videos, only=parsed.only, from_stage=parsed.from_stage,
-                         force=parsed.force, limit=parsed.limit, retry_failed=parsed.retry_failed,
-                         fresh=parsed.fresh)  # fmt: skip
+    options = RunOptions(
+        workspace=parsed.workspace,
+        videos=parsed.videos,
+        only=parsed.only,
+        from_stage=parsed.from_stage,
+        force=parsed.force,
+        limit=parsed.limit,
+        retry_failed=parsed.retry_failed,
+        fresh=parsed.fresh,
+    )
     try:
         result = curate_and_train(parsed.recipe, parsed.site, overrides, options)
     except Exception as error:
@@ -183,7 +200,9 @@ def check_verb(parsed: argparse.Namespace) -> int:
     from ptta_core.config import parse_overrides
     from ptta_core.ops import check, runs
 
-    view = runs.open_view(parsed.recipe, parsed.site, parse_overrides(parsed.overrides), parsed.workspace, parsed.videos)
+    view = runs.open_view(
+        parsed.recipe, parsed.site, parse_overrides(parsed.overrides), parsed.workspace, parsed.videos
+    )
     found = check.check(view)
     print(check.as_text(found))
     return 0 if all(one.ok for one in found) else 1

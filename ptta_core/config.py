@@ -354,7 +354,9 @@ def _find(name: str, kind: Literal["recipes", "sites"]) -> Path:
         return path
     path = DEPLOYMENTS / kind / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(f"no {kind[:-1]} named {name!r}; choices: {', '.join(names(kind))}, or a path to a .yaml file")
+        raise ConfigError(
+            f"no {kind[:-1]} named {name!r}; choices: {', '.join(names(kind))}, or a path to a .yaml file"
+        )
     return path
 
 
@@ -381,7 +383,8 @@ def _expand(text: str) -> str:
 def _build(model: type[Model], data: dict[str, Any], overrides: dict[str, Any], what: str) -> Model:
     defaults = model().model_dump(mode="json")
     for dotted, value in overrides.items():
-        target, default = data, defaults
+        target = data
+        default: Any = defaults
         *parents, last = dotted.split(".")
         for depth, parent in enumerate(parents):
             default = default.get(parent) if isinstance(default, dict) else None

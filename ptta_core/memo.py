@@ -74,7 +74,9 @@ class Progress:
 
     def line(self) -> str:
         """One readable line with the time left."""
-        left = f", {self.seconds / self.done * (self.total - self.done):.0f} s left" if 0 < self.done < self.total else ""
+        left = (
+            f", {self.seconds / self.done * (self.total - self.done):.0f} s left" if 0 < self.done < self.total else ""
+        )
         return f"{self.stage}: {self.done} of {self.total} in {self.seconds:.0f} s{left}" + (
             f" ({self.note})" if self.note else "")  # fmt: skip
 
@@ -281,8 +283,15 @@ def run(stage: Stage, view: View, on_progress: Callable[[Progress], None] = lamb
             if planned.todo:
                 computed, failed = _compute(stage, view, items, planned, lease, on_progress)
         view.forget(stage.name)
-    outcome = Outcome(stage.name, computed, planned.reused, planned.failed + failed, time.monotonic() - begun, items.note,
-                      view.start_up_s.pop(stage.name, 0.0))  # fmt: skip
+    outcome = Outcome(
+        stage.name,
+        computed,
+        planned.reused,
+        planned.failed + failed,
+        time.monotonic() - begun,
+        items.note,
+        view.start_up_s.pop(stage.name, 0.0),
+    )
     _judge_failures(stage, view, outcome)
     return outcome
 
@@ -301,8 +310,17 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
 
     report(0, len(values), "starting")
     said: list[str] = [""]
-    job = Job(stage.name, stage.config(view.recipe), view.recipe, view.site, view.home, view.fingerprint(stage.name), report,
-              lambda note: said.__setitem__(0, note), view.store)  # fmt: skip
+    job = Job(
+        stage.name,
+        stage.config(view.recipe),
+        view.recipe,
+        view.site,
+        view.home,
+        view.fingerprint(stage.name),
+        report,
+        lambda note: said.__setitem__(0, note),
+        view.store,
+    )
     with contextlib.closing(stage.compute(values, job)) as batches:  # type: ignore[type-var]
         for batch in batches:
             writer.add(batch)
@@ -360,8 +378,20 @@ class Writer:
     def _fail(self, item: Any, item_id: str, input_id: str, attempt: int, bad: Failed) -> None:
         path = str(getattr(item, "path", "") or "")
         fingerprint = self.view.fingerprint(self.stage.name)
-        self._failures.append(Failure(item_id, self.view.named_path(path), self.stage.name, bad.kind, bad.message[:2000],
-                                      attempt, bad.retryable, fingerprint, input_id, now()))  # fmt: skip
+        self._failures.append(
+            Failure(
+                item_id,
+                self.view.named_path(path),
+                self.stage.name,
+                bad.kind,
+                bad.message[:2000],
+                attempt,
+                bad.retryable,
+                fingerprint,
+                input_id,
+                now(),
+            )
+        )
         log.warning("%s: %s: %s: %s", self.stage.name, path or item_id, bad.kind, bad.message.splitlines()[0][:200])
         self.failed += 1
 

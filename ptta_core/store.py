@@ -7,6 +7,7 @@ for a writer. Tables appear on their first write; an absent table reads as an em
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from ptta_core.rows import BOOKKEEPING, NOUNS, table_schema
+
+# Ray and Prefect start their processes by fork and exec at once: nothing of Lance runs in between.
+warnings.filterwarnings("ignore", message=".*(lance is not fork-safe|lancedb fork support).*")
 
 COMPACT_FRAGMENTS = 100  # commits slow from 16 to 180 ms over a thousand small fragments
 COMPACT_ROWS = 4096  # target rows a fragment: bounded, so that wide rows are never rewritten whole

@@ -34,7 +34,9 @@ def check(view: View) -> list[Finding]:
     missing = licences.missing(view.recipe)
     for field, licence in licences.required(view.recipe).items():
         accepted = field not in missing
-        note = f"{licence.name}: {licence.sentence}" + ("" if accepted else f" Add {licence.name!r} to accept_licences.")
+        note = f"{licence.name}: {licence.sentence}" + (
+            "" if accepted else f" Add {licence.name!r} to accept_licences."
+        )
         found.append(Finding(f"licence of {field}", accepted, note))
     found += [_prompts(view), _device(view)]
     return found

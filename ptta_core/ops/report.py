@@ -65,8 +65,19 @@ def river(tables: dict[str, list[dict[str, Any]]], outcomes: list[Outcome]) -> l
         passed = [row for row in rows if row.get("kept", True)]
         count = len({row["source_id"] for row in rows}) if name == "gather" else len(passed)
         if one := by_stage.get(name):
-            found.append(StageCount(name, NOUN[name], count_in or len(rows), count, one.computed, one.reused, one.failed,
-                                    one.seconds, one.note))  # fmt: skip
+            found.append(
+                StageCount(
+                    name,
+                    NOUN[name],
+                    count_in or len(rows),
+                    count,
+                    one.computed,
+                    one.reused,
+                    one.failed,
+                    one.seconds,
+                    one.note,
+                )
+            )
         count_in = count
     return found
 
@@ -79,16 +90,29 @@ def clips(view: View, tables: dict[str, list[dict[str, Any]]]) -> list[ClipCard]
     refused = {row["clip_id"]: row["reason"] for row in tables["admit"] if not row["kept"]}
     names = view.source_names() if "gather" in view.resolved() else {}
     spans = {row["clip_id"]: row for row in tables["split"]}
-    best = sorted(spans, key=lambda one: (not chosen.get(one, {}).get("kept", False), -chosen.get(one, {}).get("score", 0)))
+    best = sorted(
+        spans, key=lambda one: (not chosen.get(one, {}).get("kept", False), -chosen.get(one, {}).get("score", 0))
+    )
     pictures = thumbnails(view, set(best[:EMBEDDED]))
     cards = []
     for clip_id in best:
         score, pick, span = scores.get(clip_id, {}), chosen.get(clip_id, {}), spans[clip_id]
         reason = f"not admitted: {refused[clip_id]}" if clip_id in refused else pick.get("reason", "")
-        cards.append(ClipCard(
-            clip_id, Path(names.get(span["source_id"], "?")).name, span["start_s"], span["end_s"], score.get("motion_px"),
-            score.get("aesthetic"), pick.get("score"), pick.get("kept"), reason, words.get(clip_id, ""),
-            pictures.get(clip_id)))  # fmt: skip
+        cards.append(
+            ClipCard(
+                clip_id,
+                Path(names.get(span["source_id"], "?")).name,
+                span["start_s"],
+                span["end_s"],
+                score.get("motion_px"),
+                score.get("aesthetic"),
+                pick.get("score"),
+                pick.get("kept"),
+                reason,
+                words.get(clip_id, ""),
+                pictures.get(clip_id),
+            )
+        )
     return cards
 
 

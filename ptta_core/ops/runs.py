@@ -18,12 +18,21 @@ from ptta_core.view import Options, View
 ONE_ITEM = ("select", "admit", "train")  # stages whose input is resolved once and stored with the run
 
 
-def open_view(recipe: str, site: str = "laptop", overrides: dict[str, Any] | None = None, workspace: str | None = None,
-              videos: str | None = None, options: Options = Options()) -> View:  # fmt: skip
+def open_view(
+    recipe: str,
+    site: str = "laptop",
+    overrides: dict[str, Any] | None = None,
+    workspace: str | None = None,
+    videos: str | None = None,
+    options: Options | None = None,
+) -> View:
     """A recipe's view of a workspace. Raises ConfigError naming the field, and for a workspace that cannot be written."""
+    options = options or Options()
     changed = dict(overrides or {})
     if videos:
-        changed["sources.folders"] = [{"folder": str(Path(videos).expanduser().resolve()) if ":" not in videos else videos}]
+        changed["sources.folders"] = [
+            {"folder": str(Path(videos).expanduser().resolve()) if ":" not in videos else videos}
+        ]
     of_site = {field.removeprefix("site."): changed.pop(field) for field in list(changed) if field.startswith("site.")}
     if workspace:
         of_site["workspace"] = workspace

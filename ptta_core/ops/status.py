@@ -19,7 +19,9 @@ def status(workspace: str) -> dict[str, Any]:
         recipes.append({"recipe": name, "run_id": record["run_id"], "status": record["status"], "at": record["at"],
                         "stages": json.loads(record["stages"]), "report": record["report"],
                         "message": record["message"]})  # fmt: skip
-    leases = [json.loads(path.read_text()) | {"table": path.stem} for path in sorted((site.home / "leases").glob("*.json"))]
+    leases = [
+        json.loads(path.read_text()) | {"table": path.stem} for path in sorted((site.home / "leases").glob("*.json"))
+    ]
     return {"workspace": str(site.home), "recipes": recipes, "leases": leases, "tables": store.versions()}
 
 

@@ -40,7 +40,9 @@ def admit(todo: list[AdmitItem], job: Job) -> Iterator[Batch]:
         for row in item.captions:
             seen[row["text"]] += 1
             reason = fault(row["text"], seen[row["text"]], job.config)
-            rows.append(Admission(item.admission_id, row["clip_id"], row["caption_id"], not reason, reason or "admitted"))
+            rows.append(
+                Admission(item.admission_id, row["clip_id"], row["caption_id"], not reason, reason or "admitted")
+            )
         yield [(item, rows)]
 
 

@@ -90,8 +90,17 @@ def _verdict(item: EvaluateItem, judge: str, dimension: str, value: float) -> Ve
 def inputs(view: View) -> Items:
     """One item a generated video; what is judged is its bytes and its prompt."""
     rows = view.rows("generate").to_pylist()
-    items = [EvaluateItem(row["generation_id"], row["variant"], row["prompt"], row["seed"], str(view.home / row["path"]),
-                          row["video_sha"]) for row in rows]  # fmt: skip
+    items = [
+        EvaluateItem(
+            row["generation_id"],
+            row["variant"],
+            row["prompt"],
+            row["seed"],
+            str(view.home / row["path"]),
+            row["video_sha"],
+        )
+        for row in rows
+    ]
     return Items.of(items, "generation_id", [digest(item.generation_id, item.video_sha, item.prompt) for item in items])
 
 

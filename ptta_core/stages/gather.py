@@ -107,8 +107,10 @@ def _remembered(view: View, place: Path) -> dict[str, FileItem]:
         path = view.absolute(row["path"])
         if not path.is_relative_to(place) or path.exists():
             continue
-        if any(path.is_relative_to(base) and any(fnmatch.fnmatch(path.relative_to(base).as_posix(), one) for one in globs)
-               for base, globs in patterns):  # fmt: skip
+        if any(
+            path.is_relative_to(base) and any(fnmatch.fnmatch(path.relative_to(base).as_posix(), one) for one in globs)
+            for base, globs in patterns
+        ):
             continue
         found[row["path"]] = FileItem(row["path"], str(path), row["size"], row["mtime_ns"], row["inode"])
     return found

@@ -115,8 +115,10 @@ def inputs(view: View) -> Items:
     config = view.recipe.generate
     adapters = view.rows("train", ["adapter_id", "path"]).to_pylist() if "adapter" in config.variants else []
     if "adapter" in config.variants and not adapters:
-        raise StageError("generate: there is no trained adapter yet; run train first, or set generate.variants=[\"base\"]")
-    places = {"base": ("", "")} | {"adapter": (row["adapter_id"], str(view.home / row["path"])) for row in adapters}
+        raise StageError("generate: there is no trained adapter yet; run train first, or set generate.variants to base")
+    places = {"base": ("", "")}
+    for row in adapters:
+        places["adapter"] = row["adapter_id"], str(view.home / row["path"])
     items = []
     for prompt in read_prompts(config):
         for seed in config.seeds:

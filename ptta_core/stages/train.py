@@ -43,7 +43,7 @@ def inputs(view: View) -> Items:
         item = TrainItem(pinned["train_id"], pinned["input_id"], pinned["latents"])
         return Items.of([item], "train_id", [item.input_id], note)
     if not table.num_rows:
-        raise StageError("train: there are no latents to learn from; see `ptta show admissions` and `ptta show failures`")
+        raise StageError("train: there are no latents to learn from; see `ptta show admissions` and failures")
     keys = {row["key"]: row for row in table.to_pylist()}
     item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh)
     return Items.of([item], "train_id", [input_id])
@@ -61,7 +61,8 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     """The section without what only shapes checkpoints and memory, and the base's precision."""
     from ptta_core.memo import result_fields as of_section
 
-    return {f"train.{name}": value for name, value in of_section(recipe.train).items()} | {"base.dtype": recipe.base.dtype}
+    own = {f"train.{name}": value for name, value in of_section(recipe.train).items()}
+    return own | {"base.dtype": recipe.base.dtype}
 
 
 @stage(Adapter, version=1, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step,), hold_lease=False,
@@ -116,8 +117,8 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
 
     base, revision = models.resolve(job.recipe.base.model, job.models)
     known = models.describe(job.recipe.base.model, job.models)
-    settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype, device=job.device(),
-                        threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
+    settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
+                        device=job.device(), threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id})  # fmt: skip
     launch.fit(settings, job.site.train, job.site.ray, job.report)
 

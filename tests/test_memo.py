@@ -1,0 +1,126 @@
+"""What "done" means, on real tables: nothing is computed twice, nothing is lost, and a failure is a row."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from ptta_core import memo
+from ptta_core.config import Recipe, Site
+from ptta_core.fleet import Failed
+from ptta_core.rows import Thumbnail
+from ptta_core.view import Options, View
+
+
+@dataclasses.dataclass(frozen=True)
+class Letter:
+    clip_id: str
+    path: str = ""
+
+
+class Bench:
+    """One stage over letters, whose computations are counted."""
+
+    def __init__(self, folder, letters="abcd", bad="", options=Options(), share=1.0, theta=10.0, stop_after=None):  # noqa: B008
+        self.calls: list[str] = []
+        self.letters, self.bad, self.stop_after = letters, bad, stop_after
+        self.stage = memo.Stage(
+            "score", self.compute, Thumbnail, 1, section="select", id_field="clip_id", inputs=self.inputs
+        )
+        recipe = Recipe.model_validate({"name": "t", "max_failed_share": share, "select": {"theta": theta}})
+        self.view = View(recipe, Site(workspace=str(folder), commit_rows=1), lambda name: self.stage, options)
+
+    def inputs(self, view: View) -> memo.Items:
+        return memo.Items.of([Letter(one) for one in self.letters], "clip_id", list(self.letters))
+
+    def compute(self, todo: list[Letter], job: memo.Job) -> Iterator[memo.Batch]:
+        for item in todo:
+            if self.stop_after is not None and len(self.calls) == self.stop_after:
+                raise KeyboardInterrupt
+            self.calls.append(item.clip_id)
+            bad = item.clip_id in self.bad
+            yield [(item, Failed("error", f"{item.clip_id} is bad") if bad else Thumbnail(item.clip_id, b"x"))]
+
+    def run(self) -> memo.Outcome:
+        return memo.run(self.stage, self.view)
+
+    def rows(self) -> list[str]:
+        return sorted(self.view.rows("score", ["clip_id"])["clip_id"].to_pylist())
+
+
+def test_a_second_run_computes_nothing(tmp_path):
+    assert Bench(tmp_path).run().computed == 4
+    again = Bench(tmp_path)
+    outcome = again.run()
+    assert (outcome.computed, outcome.reused, again.calls) == (0, 4, [])
+    assert outcome.cached and again.rows() == list("abcd")
+
+
+def test_one_more_item_costs_one_item(tmp_path):
+    Bench(tmp_path).run()
+    more = Bench(tmp_path, "abcde")
+    assert more.run().computed == 1
+    assert more.calls == ["e"]
+
+
+def test_a_changed_field_computes_again_and_the_old_rows_stay(tmp_path):
+    Bench(tmp_path).run()
+    assert Bench(tmp_path, theta=5.0).run().computed == 4
+    assert Bench(tmp_path).run().computed == 0
+    assert Bench(tmp_path).view.store.read("thumbnails", ["key"]).num_rows == 8
+
+
+def test_a_stopped_run_keeps_what_it_committed(tmp_path):
+    stopped = Bench(tmp_path, stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    rest = Bench(tmp_path)
+    outcome = rest.run()
+    assert outcome.computed + outcome.reused == 4
+    assert outcome.reused >= 1
+    assert rest.rows() == list("abcd")
+    assert rest.view.store.read("thumbnails", ["key"]).num_rows == 4
+
+
+def test_outputs_without_their_done_row_are_not_doubled(tmp_path):
+    first = Bench(tmp_path)
+    first.run()
+    rows = first.view.store.read("thumbnails")
+    import lancedb
+
+    lancedb.connect(str(tmp_path / "tables")).drop_table("done")  # as a kill between outputs and done leaves it
+    again = Bench(tmp_path)
+    assert again.run().computed == 4
+    assert again.view.store.read("thumbnails").num_rows == rows.num_rows
+    assert again.rows() == list("abcd")
+
+
+def test_a_bad_item_is_a_row_and_is_tried_again_only_when_asked(tmp_path):
+    first = Bench(tmp_path, bad="c")
+    assert (first.run().failed, first.rows()) == (1, list("abd"))
+    assert [row["message"] for row in first.view.open_failures("score")] == ["c is bad"]
+    second = Bench(tmp_path, bad="c")
+    assert (second.run().failed, second.calls) == (1, [])
+    third = Bench(tmp_path, options=Options(retry_failed=True))
+    outcome = third.run()
+    assert (outcome.computed, outcome.failed, third.calls) == (1, 0, ["c"])
+    assert third.view.open_failures("score") == []
+
+
+def test_force_computes_a_new_attempt_and_readers_take_it(tmp_path):
+    Bench(tmp_path).run()
+    forced = Bench(tmp_path, options=Options(force=("score",)))
+    assert forced.run().computed == 4
+    assert set(forced.view.rows("score", ["attempt"])["attempt"].to_pylist()) == {2}
+    assert forced.rows() == list("abcd")
+
+
+def test_too_many_failures_stop_the_stage_and_name_the_worst(tmp_path):
+    with pytest.raises(memo.StageError, match=r"2 of 4 items failed.*max_failed_share = 0.25.*is bad"):
+        Bench(tmp_path, bad="ab", share=0.25).run()
+    assert Bench(tmp_path).rows() == list("cd")
+
+
+def test_fields_that_change_no_result_stay_out_of_the_fingerprint():
+    left = memo.result_fields(Recipe().train)
+    assert "checkpoint_every" not in left and "learning_rate" in left
