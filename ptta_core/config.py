@@ -222,6 +222,7 @@ class Recipe(Section):
     name: str = ""
     description: str = ""
     max_failed_share: float = Field(0.5, ge=0, le=1)
+    until: Literal["admit", "train", "evaluate"] = "evaluate"  # the last stage that the recipe asks for
     accept_licences: list[str] = []  # licences of models that the user has read and accepted, by name
     sources: SourcesConfig = SourcesConfig()
     split: SplitConfig = SplitConfig()

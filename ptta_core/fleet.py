@@ -121,7 +121,7 @@ def _must_answer(address: str) -> None:
         raise FleetError(f"no Ray cluster answers at ray.address {address!r} ({error})") from error
 
 
-def _must_fit(workers: Workers) -> None:
+def must_fit(workers: Workers) -> None:
     """Raise FleetError where the cluster could never hold all the workers: Ray would wait for ever without a word."""
     import ray
 
@@ -242,7 +242,7 @@ def fan_out(
         return
     pool = _Pool(make_worker, todo, workers, on_start or (lambda seconds: None))
     start(ray_site)
-    _must_fit(workers)
+    must_fit(workers)
     try:
         yield from pool.run()
     finally:

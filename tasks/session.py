@@ -39,12 +39,13 @@ class RunOptions(BaseModel, extra="forbid"):
     retry_failed: bool = False
     fresh: bool = False
 
-    def wanted(self) -> list[str]:
-        """The stages to run, in order. Raises ValueError for an unknown one."""
+    def wanted(self, until: str) -> list[str]:
+        """The stages to run, in order: up to the recipe's last one, or what was asked for. ValueError for an unknown."""
         for name in [*self.only, *([self.from_stage] if self.from_stage else [])]:
             load(name)
         first = RIVER.index(self.from_stage) if self.from_stage else 0
-        return [name for name in RIVER[first:] if not self.only or name in self.only]
+        last = RIVER.index(until)
+        return [name for name in RIVER[first:] if name in self.only or (not self.only and RIVER.index(name) <= last)]
 
     def core(self) -> Options:
         """The part that the core reads."""
@@ -55,7 +56,7 @@ class Session:
     """What tasks share: the view of the workspace and what each stage did."""
 
     def __init__(self, view: View, options: RunOptions) -> None:
-        self.view, self.wanted = view, options.wanted()
+        self.view, self.wanted = view, options.wanted(view.recipe.until)
         self.outcomes: list[memo.Outcome] = []
         self.started = memo.now()
         self.run_id = runs.begin(view)

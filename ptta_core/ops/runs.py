@@ -26,7 +26,7 @@ def open_view(
     videos: str | None = None,
     options: Options | None = None,
 ) -> View:
-    """A recipe's view of a workspace. Raises ConfigError naming the field, and for a workspace that cannot be written."""
+    """A recipe's view of a workspace. Raises ConfigError naming the field, the value and the choices."""
     options = options or Options()
     changed = dict(overrides or {})
     if videos:

@@ -119,7 +119,8 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     known = models.describe(job.recipe.base.model, job.models)
     settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
                         device=job.device(), threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
-                        metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id})  # fmt: skip
+                        metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
+                                  "labels": list(job.recipe.caption.labels)})  # fmt: skip
     launch.fit(settings, job.site.train, job.site.ray, job.report)
 
 

@@ -49,7 +49,7 @@ def fit(
         return
     total = total_steps(read_index(run), TrainConfig(**settings.config))
     fleet.start(ray_site)
-    fleet._must_fit(Workers(count=workers.count, cpus=workers.cpus, gpus=workers.gpus))
+    fleet.must_fit(Workers(count=workers.count, cpus=workers.cpus, gpus=workers.gpus))
     (run / ERROR).unlink(missing_ok=True)
     shutil.rmtree(run / "ray", ignore_errors=True)  # what a killed attempt left
     with watch(run, total, on_progress):
