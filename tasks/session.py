@@ -40,7 +40,7 @@ class RunOptions(BaseModel, extra="forbid"):
     fresh: bool = False
 
     def wanted(self, until: str) -> list[str]:
-        """The stages to run, in order: up to the recipe's last one, or what was asked for. ValueError for an unknown."""
+        """The stages to run, in order: up to the last one of the recipe, or those asked for. Raises ValueError."""
         for name in [*self.only, *([self.from_stage] if self.from_stage else [])]:
             load(name)
         first = RIVER.index(self.from_stage) if self.from_stage else 0

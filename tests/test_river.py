@@ -72,7 +72,7 @@ def test_base_and_adapter_differ_and_every_video_is_judged(finished):
 def test_a_new_theta_touches_only_the_selection_and_what_it_newly_admits(workspace, videos):
     kept = {row["clip_id"] for row in show.rows("selection", str(workspace)) if row["kept"]}
     view = open_demo(workspace, videos, **{"select.theta": 3.0})
-    outcomes = go(view, stages.CURATE + ("encode",))
+    outcomes = go(view, (*stages.CURATE, "encode"))
     now_kept = {row["clip_id"] for row in view.rows("select").to_pylist() if row["kept"]}
     new = len(now_kept - kept)
     assert new > 0 and kept <= now_kept
@@ -149,7 +149,7 @@ def test_training_finishes_on_its_pinned_input_when_the_selection_has_changed(wo
                    lambda *a: None, lambda note: None, view.store)  # fmt: skip
     train.pin(view.home / "training" / item.train_id, item, job)
     later = open_demo(workspace, videos, **other, **{"select.theta": 3.0})
-    go(later, stages.CURATE + ("encode",))
+    go(later, (*stages.CURATE, "encode"))
     items = later.stage("train").inputs(later)
     assert items.input_ids == [item.input_id] and "--fresh" in items.note
     fresh = open_demo(workspace, videos, Options(fresh=True), **other, **{"select.theta": 3.0})
