@@ -292,7 +292,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]
                     errors = 0
                     yield packet
             return
-        except av.error.EOFError:
+        except (av.error.EOFError, IndexError):  # PyAV: a damaged stream that turns up new streams
             return
         except av.error.FFmpegError:
             errors += 1
@@ -374,7 +374,7 @@ def _video_stream(container: InputContainer, path: str, index: int | None) -> Vi
 
 def _set_threads(stream: VideoStream, threads: int) -> None:
     stream.codec_context.thread_count = max(1, threads)
-    stream.codec_context.thread_type = "AUTO" if threads > 1 else "SLICE"
+    stream.codec_context.thread_type = "SLICE"  # frame threads can hang on damaged files
 
 
 # ---------------------------------------------------------------------------------------------------- writing

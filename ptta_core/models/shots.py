@@ -199,9 +199,12 @@ def whole_shots(shots: Shots, frame_s: float) -> list[Span]:
 
 
 def to_spans(shots: Shots, config: SplitConfig, frame_s: float) -> list[Span]:
-    """The clips of a source: shots above `max_clip_s` in equal parts, nothing below `min_clip_s`."""
+    """The clips of a source: shots above `max_clip_s` in equal parts, nothing below `min_clip_s`.
+
+    Half a frame is forgiven: containers that count in milliseconds round a shot's length.
+    """
     parts = [part for shot in whole_shots(shots, frame_s) for part in _parts(shots, shot, config.max_clip_s, frame_s)]
-    return [part for part in parts if part.duration_s > config.min_clip_s - EPSILON_S]
+    return [part for part in parts if part.duration_s > config.min_clip_s - max(EPSILON_S, frame_s / 2)]
 
 
 def _span(shots: Shots, start_pts: int, end_pts: int, begins: str, ended: str, frame_s: float) -> Span:
