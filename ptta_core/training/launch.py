@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import json
 import shutil
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -82,12 +83,16 @@ def _fit(settings: Settings, workers: TrainWorkers, storage: Path) -> None:
             worker_runtime_env={"env_vars": _environment(workers.threads, gpu)},
         ),
     )
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
     except TrainingFailedError as error:
         causes = getattr(error, "worker_failures", None) or {0: error}
         cause = str(next(iter(causes.values())))[-MESSAGE_CHARS:]
         raise TrainingFailed(f"training stopped after {workers.max_restarts} restart(s) allowed: {cause}") from error
+    finally:  # Ray Train leaves its own handler behind, which swallows the next Ctrl-C
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt or signal.SIG_DFL)
 
 
 def work(config: dict[str, Any]) -> None:
