@@ -5,50 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from demo import IN_PROCESS, computed, go, open_demo
 
 from ptta_core import cartoon, memo, stages
 from ptta_core.memo import StageError
-from ptta_core.ops import plan, report, runs, show, status
-from ptta_core.view import Options, View
-
-IN_PROCESS = {"site.split.count": 0, "site.score.count": 0, "site.train.count": 1, "train.epochs": 2}
-
-
-def open_demo(workspace: Path, videos: Path, options: Options | None = None, **overrides) -> View:
-    return runs.open_view("demo", "laptop", IN_PROCESS | overrides, str(workspace), str(videos), options or Options())
-
-
-def go(view: View, names=stages.RIVER) -> dict[str, memo.Outcome]:
-    run_id = runs.begin(view)
-    outcomes = [memo.run(view.stage(name), view) for name in names]
-    path = report.write(view, run_id, memo.now(), outcomes)
-    runs.finish(view, run_id, outcomes, report=path.as_posix())
-    return {one.stage: one for one in outcomes}
-
-
-def computed(outcomes: dict[str, memo.Outcome]) -> dict[str, int]:
-    return {name: one.computed for name, one in outcomes.items() if one.computed}
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    cartoon.draw(folder, 7)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, videos, ray_session) -> Path:
-    """A workspace after one whole river."""
-    workspace = tmp_path_factory.mktemp("finished") / "w"
-    outcomes = go(open_demo(workspace, videos))
-    assert all(one.computed for one in outcomes.values())
-    return workspace
-
-
-@pytest.fixture
-def workspace(finished, tmp_path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "w"))
+from ptta_core.ops import plan, runs, show, status
+from ptta_core.view import Options
 
 
 def test_a_second_run_computes_nothing(workspace, videos):
