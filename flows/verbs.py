@@ -1,0 +1,114 @@
+"""What each verb of the `ptta` command does. Flows and operations are imported only by the verb that needs them."""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """ptta run RECIPE."""
+    from ptta_core.config import parse_overrides
+
+    overrides = parse_overrides(parsed.overrides)
+    if parsed.dry_run:
+        return _dry_run(parsed, overrides)
+    _validate(parsed, overrides)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # our own lines say what happens
+    print("starting Prefect (its temporary server takes a while; PREFECT_API_URL names another)", file=sys.stderr)
+    from flows.curate_and_train import curate_and_train
+    from tasks.session import RunOptions, last_result
+
+    options = RunOptions(
+        workspace=parsed.workspace,
+        videos=parsed.videos,
+        only=parsed.only,
+        from_stage=parsed.from_stage,
+        force=parsed.force,
+        limit=parsed.limit,
+        retry_failed=parsed.retry_failed,
+        fresh=parsed.fresh,
+    )
+    try:
+        result = curate_and_train(parsed.recipe, parsed.site, overrides, options)
+    except Exception as error:
+        if parsed.json and (partly := last_result()):
+            print(json.dumps({**partly, "error": str(error)}))
+        raise
+    print(f"report: {result['report']}", file=sys.stderr)
+    print(json.dumps(result) if parsed.json else _made(result))
+    return 0
+
+
+def _validate(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
+    """Bad input is refused before anything starts."""
+    from ptta_core.config import load_recipe, load_site
+
+    recipe_part = {field: value for field, value in overrides.items() if not field.startswith("site.")}
+    load_recipe(parsed.recipe, recipe_part)
+    site = load_site(parsed.site, {field.removeprefix("site."): value for field, value in overrides.items()
+                                   if field.startswith("site.")})  # fmt: skip
+    from ptta_core.ops.runs import require_writable
+
+    require_writable(site.model_copy(update={"workspace": parsed.workspace or site.workspace}).home)
+
+
+def _made(result: dict[str, Any]) -> str:
+    lines = [f"{stage:9} computed {counts['computed']:5}  reused {counts['reused']:5}  failed {counts['failed']:4}"
+             f"  {counts['seconds']:7.1f} s" for stage, counts in result["stages"].items()]  # fmt: skip
+    return "\n".join([*lines, f"run {result['run_id']}", f"report {result['report']}"])
+
+
+def _dry_run(parsed: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    from ptta_core.ops import plan, runs
+    from ptta_core.view import Options
+
+    options = Options(tuple(parsed.force), parsed.retry_failed, parsed.limit, parsed.fresh)
+    view = runs.open_view(parsed.recipe, parsed.site, overrides, parsed.workspace, parsed.videos, options)
+    found = plan.plan(view)
+    if parsed.json:
+        print(json.dumps({one.stage: {"compute": one.compute, "reused": one.reused, "failed": one.failed,
+                                      "open_ended": one.open_ended, "why": one.why} for one in found}))  # fmt: skip
+    else:
+        print(plan.as_text(found))
+    return 0
+
+
+def show(parsed: argparse.Namespace) -> int:
+    """ptta show NOUN."""
+    from ptta_core.ops import show
+
+    found = show.rows(parsed.noun, parsed.workspace, parsed.run)
+    print("\n".join(json.dumps(row, ensure_ascii=False) for row in found) if parsed.json else show.as_table(found))
+    return 0
+
+
+def status(parsed: argparse.Namespace) -> int:
+    """ptta status."""
+    from ptta_core.ops import status
+
+    found = status.status(parsed.workspace)
+    print(json.dumps(found) if parsed.json else status.as_text(found))
+    return 0
+
+
+def check(parsed: argparse.Namespace) -> int:
+    """ptta check RECIPE."""
+    from ptta_core.config import parse_overrides
+    from ptta_core.ops import check, runs
+
+    view = runs.open_view(
+        parsed.recipe, parsed.site, parse_overrides(parsed.overrides), parsed.workspace, parsed.videos
+    )
+    found = check.check(view)
+    print(check.as_text(found))
+    return 0 if all(one.ok for one in found) else 1
+
+
+def report(parsed: argparse.Namespace) -> int:
+    """ptta report."""
+    from ptta_core.ops import show
+
+    print(show.report_path(parsed.workspace, parsed.run))
+    return 0
