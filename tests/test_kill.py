@@ -1,6 +1,7 @@
 """kill -9 in the middle of a stage, triggered by row counts: the rerun ends with every value of an undisturbed run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,14 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+from demo import IN_PROCESS, open_demo
 
-from ptta_core import cartoon, memo
+from ptta_core import memo
 from ptta_core.ops import runs
 from ptta_core.rows import MEMO_COLUMNS, NOUNS, value_schema
 from ptta_core.store import Store
 
 SETTINGS = {"site.split.count": 0, "site.score.count": 0, "site.split.batch": 1, "site.score.batch": 1}
-SETTINGS |= {"site.commit_rows": 1}
+SETTINGS |= {"site.caption.batch": 1, "site.commit_rows": 1}
 WORK = """
 import sys
 from ptta_core import memo
@@ -25,13 +27,6 @@ for name in {names!r}:
     memo.run(view.stage(name), view)
 """
 CURATE = ("gather", "split", "score", "select", "caption", "admit")
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    cartoon.draw(folder, 7)
-    return folder
 
 
 def values(workspace: Path) -> dict[str, list[str]]:
@@ -66,7 +61,7 @@ def kill_at(workspace: Path, videos: Path, noun: str, rows: int) -> int:
     return Store(workspace / "tables").read(noun, ["key"]).num_rows
 
 
-@pytest.mark.parametrize(("noun", "rows"), [("clips", 1), ("scores", 1), ("scores", 4)])
+@pytest.mark.parametrize(("noun", "rows"), [("clips", 1), ("scores", 1), ("scores", 4), ("captions", 2)])
 def test_a_killed_run_resumes_to_the_values_of_an_undisturbed_one(tmp_path, videos, noun, rows):
     killed, calm = tmp_path / "killed", tmp_path / "calm"
     held = kill_at(killed, videos, noun, rows)
@@ -75,3 +70,81 @@ def test_a_killed_run_resumes_to_the_values_of_an_undisturbed_one(tmp_path, vide
     assert values(killed) == values(calm)
     total = Store(calm / "tables").read(noun, ["key"]).num_rows
     assert rows <= held < total, "the kill came too late to mean anything"
+
+
+LAST_WORD = """
+import os, signal, sys
+from ptta_core.store import Store
+append, left = Store.append, [{after}]
+
+def dying(store, noun, rows):
+    if noun == "done" and rows["stage"][0].as_py() == {stage!r}:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    append(store, noun, rows)
+
+Store.append = dying
+"""
+
+
+@pytest.mark.parametrize(("stage", "noun", "after"), [("score", "scores", 2), ("caption", "captions", 1)])
+def test_outputs_whose_done_row_was_never_written_are_computed_again_and_not_doubled(
+    tmp_path, videos, stage, noun, after
+):
+    killed, calm = tmp_path / "killed", tmp_path / "calm"
+    script = LAST_WORD.format(after=after, stage=stage) + WORK.format(settings=SETTINGS, names=CURATE)
+    worker = subprocess.run([sys.executable, "-c", script, str(killed), str(videos)], check=False, timeout=120)
+    assert worker.returncode == -signal.SIGKILL
+    store = Store(killed / "tables")
+    done = store.read("done", ["input_id"], f"stage = '{stage}'").num_rows
+    assert store.read(noun, ["key"]).num_rows == after + 1 and done == after
+    finish(killed, videos)
+    finish(calm, videos)
+    assert values(killed) == values(calm)
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+OTHER_RUN = {"train.rank": 2, "train.epochs": 4, "train.checkpoint_every": 2}
+KILLED_AT = 5  # between two checkpoints
+
+
+def train_rows(workspace: Path, videos: Path) -> tuple[list[dict], list[str]]:
+    """The steps of the run without their times, and its adapter's bytes' hash."""
+    view = open_demo(workspace, videos, **OTHER_RUN)
+    steps = view.rows("train", noun=NOUNS["steps"]).to_pylist()
+    told = [{name: value for name, value in row.items() if name not in ("step_s", "content_id")} for row in steps]
+    return sorted(told, key=lambda row: row["step"]), view.rows("train", ["adapter_id"])["adapter_id"].to_pylist()
+
+
+def test_training_killed_at_a_step_ends_with_the_losses_and_the_bytes_of_an_undisturbed_run(finished, videos, tmp_path):
+    killed, calm = (Path(shutil.copytree(finished, tmp_path / name)) for name in ("killed", "calm"))
+    script = WORK.format(settings=IN_PROCESS | OTHER_RUN, names=("train",))
+    worker = subprocess.Popen([sys.executable, "-c", script, str(killed), str(videos)], start_new_session=True)
+    wait_for(lambda: len(new_steps(killed, finished)) >= KILLED_AT, worker)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert len(new_steps(killed, finished)) >= KILLED_AT and not train_rows(killed, videos)[1]
+    for workspace in (killed, calm):
+        view = open_demo(workspace, videos, **OTHER_RUN)
+        assert memo.run(view.stage("train"), view).computed == 1
+    resumed, undisturbed = train_rows(killed, videos), train_rows(calm, videos)
+    assert len(undisturbed[0]) > KILLED_AT + 1
+    assert resumed == undisturbed
+
+
+def new_steps(workspace: Path, finished: Path) -> list[str]:
+    """The metrics lines of the run that the finished workspace does not know."""
+    known = {path.name for path in (finished / "training").iterdir()}
+    found = [path for path in (workspace / "training").glob("*/metrics.jsonl") if path.parent.name not in known]
+    return found[0].read_text().splitlines() if found else []
+
+
+def wait_for(happened, worker: subprocess.Popen, limit_s: float = 240.0) -> None:
+    """Until `happened`; fails when the worker ends before."""
+    begun = time.monotonic()
+    while not happened():
+        assert worker.poll() is None, "the worker ended before it could be killed"
+        assert time.monotonic() - begun < limit_s, "the worker took too long"
+        time.sleep(0.02)
