@@ -184,6 +184,7 @@ class Generation:
     width: int
     fps: float
     base: str
+    labels: str = ""  # JSON object label -> share that a label gate read, "" for every other gate and the base
 
 
 @dataclass(frozen=True)

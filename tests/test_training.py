@@ -246,6 +246,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(
     assert not (Path(run.run_folder) / loop.ADAPTER).exists() and metrics(run) == []
 
 
+def test_a_label_gates_adapter_says_what_the_clips_showed_on_average(settings: Callable[..., loop.Settings]) -> None:
+    from ptta_core.models import hydralora
+
+    run = settings(gate="label", epochs=1)
+    loop.train_loop(run)
+    told = hydralora.read_config(Path(run.run_folder) / loop.ADAPTER)["metadata"]
+    assert told == {"labels": ["male", "object"], "label_mean": [0.25, 0.75]}
+    index = [dataset.Sample("a", "b", '{"male": 3, "object": 1}'), dataset.Sample("c", "b", '{"object": 1}'),
+             dataset.Sample("d", "b")]  # fmt: skip
+    assert dataset.label_mean(index, ["male", "object"]) == [0.375, 0.625]
+    assert dataset.label_mean(index, ["female"]) == []
+
+
 def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., loop.Settings]) -> None:
     run = settings(gate="label")
     with pytest.raises(dataset.DatasetError, match="2 branches, 1 labels"):

@@ -293,15 +293,18 @@ class Generator:
         hydralora.set_enabled(transformer, bool(adapter))
 
     def __call__(
-        self, prompt: str, seed: int, steps: int, guidance: float, shift: float, frames: int, height: int, width: int
-    ) -> np.ndarray:
+        self, prompt: str, seed: int, steps: int, guidance: float, shift: float, frames: int, height: int, width: int,
+        labels: Sequence[float] | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """A video, uint8 [T,H,W,3]. The first noise is drawn on the CPU, so a seed means the same on every device.
 
-        Frames 4k+1, sides multiples of 16. Raises NotFinite for NaN or infinity.
+        Frames 4k+1, sides multiples of 16. labels: what an adapter with a label gate reads, one share a branch; None
+        lets its branches count alike. Raises NotFinite for NaN or infinity, ValueError for the wrong number of labels.
         """
         self.embed([prompt])
         text, pooled, tokens, _ = self.prompts[prompt]
         pipeline = self.pipeline
+        self._condition(labels, pooled)
         pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipeline.scheduler.config, shift=shift)
         video_1TCHW = pipeline(
             prompt_embeds=text[None].to(self.device), pooled_prompt_embeds=pooled[None].to(self.device),
@@ -311,3 +314,12 @@ class Generator:
         ).frames  # fmt: skip
         video_THWC = _finite(video_1TCHW[0], "VAE").permute(0, 2, 3, 1)
         return (video_THWC.float() * 255.0).round().to(torch.uint8).cpu().numpy()
+
+    def _condition(self, labels: Sequence[float] | None, pooled_P: torch.Tensor) -> None:
+        """What the adapter's gates read. One row for whatever batch: guidance is embedded, every row is this prompt."""
+        if not self.adapter:
+            return
+        from ptta_core.models import hydralora
+
+        labels_1N = None if labels is None else torch.tensor([list(labels)], device=self.device)
+        hydralora.set_condition(self.pipeline.transformer, labels_1N, pooled_P[None].to(self.device).float())

@@ -27,6 +27,15 @@ class GenerateItem:
     seed: int
     out_path: str  # absolute
     rel_path: str  # the same, relative to the workspace
+    labels: str = ""  # JSON label -> share for a label gate, "" for none: then the mean over the training clips
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to generate. labels: JSON object label -> share as the prompt file has it, "" for none."""
+
+    text: str
+    labels: str = ""
 
 
 class VideoMaker:
@@ -63,15 +72,17 @@ class VideoMaker:
         if (item.variant == "adapter") != bool(item.adapter_path):
             raise ValueError(f"variant {item.variant!r} with adapter_path {item.adapter_path!r}")
         self.generator.use(item.adapter_path)
+        labels = self.labels(item)
         images_THWC = self.generator(
             item.prompt, item.seed, steps=config.steps, guidance=config.guidance, shift=config.shift,
             frames=config.frames, height=config.height, width=config.width,
+            labels=list(labels.values()) or None,
         )  # fmt: skip
         out = Path(item.out_path)
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(f".{out.stem}.{os.getpid()}.mp4")
         try:
-            video.write_mp4(part, images_THWC, config.fps, metadata=self.metadata(item))
+            video.write_mp4(part, images_THWC, config.fps, metadata=self.metadata(item, labels))
             os.replace(part, out)
         finally:
             part.unlink(missing_ok=True)
@@ -79,35 +90,93 @@ class VideoMaker:
             generation_id=item.generation_id, variant=item.variant, adapter_id=item.adapter_id, prompt=item.prompt,
             seed=item.seed, path=item.rel_path, video_sha=ids.digest_file(out), frames=config.frames,
             height=config.height, width=config.width, fps=config.fps, base=self.base,
+            labels=ids.canonical(labels) if labels else "",
         )  # fmt: skip
 
-    def metadata(self, item: GenerateItem) -> dict[str, str]:
+    def labels(self, item: GenerateItem) -> dict[str, float]:
+        """What the adapter's label gate reads, in the order of its branches; empty for every other gate and the base.
+
+        The prompt's own labels, else the mean over the clips that the adapter learned from.
+        """
+        if not item.adapter_path:
+            return {}
+        from ptta_core.models import hydralora
+        from ptta_core.training.dataset import label_shares
+
+        adapter = hydralora.read_config(item.adapter_path)
+        if adapter["gate"] != "label" or adapter["branches"] == 1:
+            return {}
+        names = adapter["metadata"].get("labels") or []
+        shares = label_shares(item.labels, names)
+        if not any(shares):
+            shares = adapter["metadata"].get("label_mean") or []
+        return dict(zip(names, shares))
+
+    def metadata(self, item: GenerateItem, labels: dict[str, float]) -> dict[str, str]:
         """What the file says about itself: that a model made it, which one, and from what."""
         config = self.config
         made = {
             "made_by": "a text-to-video model", "base": self.base, "variant": item.variant, "adapter": item.adapter_id,
             "prompt": item.prompt, "seed": item.seed, "steps": config.steps, "guidance": config.guidance,
             "shift": config.shift,
-        }  # fmt: skip
+        } | ({"labels": labels} if labels else {})  # fmt: skip
         return {"title": item.prompt, "comment": ids.canonical(made)}
 
 
-def read_prompts(config: GenerateConfig) -> list[str]:
-    """The recipe's prompts: a list, a .jsonl or .txt file, or a name in deployments/prompts. Raises StageError."""
+def read_prompts(config: GenerateConfig) -> list[Prompt]:
+    """The recipe's prompts: a list, a .jsonl or .txt file, or a name in deployments/prompts; each text once.
+
+    A line of a .jsonl file is {"prompt": text, "labels": {label: share}}; labels are optional, and what else is there
+    is for people. Raises StageError for no file, no prompt, and for a line that is neither.
+    """
     if isinstance(config.prompts, list):
-        prompts = list(config.prompts)
+        found = [Prompt(text) for text in config.prompts]
     else:
         path = Path(config.prompts).expanduser()
         if not path.suffix:
             path = DEPLOYMENTS / "prompts" / f"{config.prompts}.jsonl"
         if not path.is_file():
             raise StageError(f"generate.prompts = {config.prompts!r}: no such file")
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        prompts = [json.loads(line)["prompt"] for line in lines] if path.suffix == ".jsonl" else lines
-    prompts = list(dict.fromkeys(prompts))[: config.limit]
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        parse = _parse if path.suffix == ".jsonl" else lambda line, where: Prompt(line)
+        found = [parse(line, f"{path.name}, line {number}") for number, line in lines if line.strip()]
+    prompts: dict[str, Prompt] = {}
+    for one in found:
+        if prompts.setdefault(one.text, one) != one:
+            raise StageError(f"generate.prompts: the same prompt with other labels: {one.text[:80]!r}")
     if not prompts:
         raise StageError("generate.prompts holds no prompt")
-    return prompts
+    return list(prompts.values())[: config.limit]
+
+
+def _parse(line: str, where: str) -> Prompt:
+    """One line of a .jsonl file."""
+    try:
+        told = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise StageError(f"generate.prompts: {where} is not JSON: {error}") from error
+    if not isinstance(told, dict) or not isinstance(told.get("prompt"), str):
+        raise StageError(f'generate.prompts: {where}: {{"prompt": text}} is wanted, not {line[:80]}')
+    labels = told.get("labels") or {}
+    known = isinstance(labels, dict) and all(isinstance(one, (int, float)) and one >= 0 for one in labels.values())
+    if not known or (labels and not any(labels.values())):
+        raise StageError(f"generate.prompts: {where}: labels {labels!r}: shares of 0 or more by label are wanted")
+    return Prompt(told["prompt"], ids.canonical(labels) if labels else "")
+
+
+def labels_for(prompt: Prompt, recipe: Recipe) -> str:
+    """The prompt's labels where the recipe's adapter reads them, else "". Raises StageError when it knows none of them.
+
+    A prompt without labels gets the mean over the training clips, which the adapter's file holds. The measured
+    captioner has no rule that gives a prompt labels.
+    """
+    if recipe.train.gate != "label" or recipe.train.branches == 1 or not prompt.labels:
+        return ""
+    told = json.loads(prompt.labels)
+    if not any(told.get(name) for name in recipe.caption.labels):
+        raise StageError(f"generate.prompts: labels {', '.join(told)} of {prompt.text[:60]!r}: none is among "
+                         f"caption.labels ({', '.join(recipe.caption.labels)})")  # fmt: skip
+    return prompt.labels
 
 
 def inputs(view: View) -> Items:
@@ -124,10 +193,12 @@ def inputs(view: View) -> Items:
         for seed in config.seeds:
             for variant in config.variants:
                 adapter_id, adapter_path = places[variant]
-                generation_id = ids.digest(view.fingerprint("generate"), adapter_id, prompt, seed)
+                labels = labels_for(prompt, view.recipe) if adapter_id else ""
+                read = [adapter_id, prompt.text, seed, *([labels] if labels else [])]
+                generation_id = ids.digest(view.fingerprint("generate"), *read)
                 name = f"videos/{generation_id}.mp4"
-                items.append(GenerateItem(generation_id, variant, adapter_id, adapter_path, prompt, seed,
-                                          str(view.home / name), name))  # fmt: skip
+                items.append(GenerateItem(generation_id, variant, adapter_id, adapter_path, prompt.text, seed,
+                                          str(view.home / name), name, labels))  # fmt: skip
     return Items.of(items, "generation_id", [item.generation_id for item in items])
 
 
@@ -139,7 +210,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     return own | {"base.dtype": recipe.base.dtype}
 
 
-@stage(Generation, version=1, id_field="generation_id", inputs=inputs, fields=result_fields,
+@stage(Generation, version=2, id_field="generation_id", inputs=inputs, fields=result_fields,
        models=lambda recipe: [recipe.base.model])  # fmt: skip
 def generate(todo: list[GenerateItem], job: Job) -> Iterator[Batch]:
     """Sample each video."""

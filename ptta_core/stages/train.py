@@ -65,7 +65,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     return own | {"base.dtype": recipe.base.dtype}
 
 
-@stage(Adapter, version=1, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step,), hold_lease=False,
+@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step,), hold_lease=False,
        models=lambda recipe: [recipe.base.model])  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""

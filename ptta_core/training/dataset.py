@@ -24,6 +24,16 @@ class DatasetError(ValueError):
     kind = "bad_training_data"
 
 
+def label_shares(labels: str, names: Sequence[str]) -> list[float]:
+    """The share of each named label among those named, so the sum is 1; all 0 when there are none of them.
+
+    labels: a JSON object label -> share, "" when unknown.
+    """
+    known = json.loads(labels) if labels else {}
+    found = [float(known.get(name, 0.0)) for name in names]
+    return [share / (sum(found) or 1.0) for share in found]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One line of the index. `labels`: a JSON object label -> share, "" when unknown."""
@@ -33,10 +43,8 @@ class Sample:
     labels: str = ""
 
     def shares(self, names: Sequence[str]) -> list[float]:
-        """The share of each named label among those named, so the sum is 1; all 0 when the clip has none of them."""
-        known = json.loads(self.labels) if self.labels else {}
-        found = [float(known.get(name, 0.0)) for name in names]
-        return [share / (sum(found) or 1.0) for share in found]
+        """See label_shares."""
+        return label_shares(self.labels, names)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,12 @@ def read_sample(run_folder: str | Path, sample: Sample) -> dict[str, torch.Tenso
     if missing := {"latents", "text", "pooled"} - tensors.keys():
         raise DatasetError(f"sample {sample.latent_id} lacks {', '.join(sorted(missing))}")
     return tensors
+
+
+def label_mean(index: Sequence[Sample], names: Sequence[str]) -> list[float]:
+    """The mean shares over the samples that have any of the labels; [] where none has."""
+    known = [shares for one in index if any(shares := one.shares(names))]
+    return [sum(column) / len(known) for column in zip(*known)]
 
 
 def steps_an_epoch(index: Sequence[Sample], batch: int) -> int:

@@ -28,6 +28,7 @@ from ptta_core.training.dataset import (
     DatasetError,
     Sample,
     epoch_batches,
+    label_mean,
     read_index,
     read_sample,
     steps_an_epoch,
@@ -212,7 +213,8 @@ class _Training:
 
     def finish(self) -> None:
         """The adapter file, whole or not at all: its presence says that the run is finished."""
-        hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata)
+        mean = {"label_mean": label_mean(self.index, self.labels)} if self.labels else {}
+        hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata | mean)
         sync_folder(self.folder)
 
 
