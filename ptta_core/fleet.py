@@ -8,17 +8,27 @@ hang hangs and a crash crashes.
 """
 
 import logging
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from ptta_core.cluster import FleetError, asked, must_fit, prepare, start, stop
 from ptta_core.config import RaySite, Workers
+
+__all__ = [
+    "Failed",
+    "FleetError",
+    "Spent",
+    "Worker",
+    "WorkerStartError",
+    "fan_out",
+    "must_fit",
+    "prepare",
+    "start",
+    "stop",
+]
 
 Item = TypeVar("Item")
 Result = Any  # a row, a list of rows, or Failed
@@ -27,15 +37,9 @@ STRIKES = 2  # deaths of an item alone in its worker before it is the one to bla
 START_TRIES = 2  # failed starts before any worker has ever started
 RESTART_TRIES = 5  # failed starts in a row, once one has
 START_S = 1800.0  # loading a large model from a slow disk takes minutes; waiting for ever would hide a full cluster
-REACH_S = 20.0  # for a named cluster to answer
 MESSAGE_CHARS = 2000
 
 log = logging.getLogger(__name__)
-_ours = False  # whether `start` began the Ray that this process talks to, so that `stop` may end it
-
-
-class FleetError(RuntimeError):
-    """Ray cannot be reached, or cannot ever give what was asked; the message says which."""
 
 
 class WorkerStartError(FleetError):
@@ -51,104 +55,18 @@ class Failed:
     retryable: bool = False
 
 
+@dataclass
+class Spent:
+    """Where a pool's time goes, added up while it runs; what a worker did in a call that killed it is not known."""
+
+    start_up_s: float = 0.0  # until the first worker could take a batch: Ray, imports, models
+    compute_s: float = 0.0  # inside the workers' calls, over all workers
+
+
 class Worker(Protocol):
     """One worker's models, loaded once; a call returns one result an item, in order."""
 
     def __call__(self, items: list[Any], /) -> Sequence[Result]: ...
-
-
-# ------------------------------------------------------------------------------------------------ Ray itself
-
-
-def prepare() -> None:
-    """Settings that Ray reads when it is imported; whoever starts Ray some other way calls this first."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run` workers would rebuild the environment
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its token is on by default, and told
-
-
-def start(ray_site: RaySite | None = None) -> None:
-    """Join the Ray that this process already has, else the one the site names, else begin our own on this machine.
-
-    Takes 7 to 20 s when it has to begin one, nothing afterwards. Raises FleetError naming the address within about
-    20 s when a named cluster does not answer (`ray.init` itself would wait for minutes and then exit).
-    """
-    global _ours
-    prepare()
-    import ray
-
-    if ray.is_initialized():
-        return
-    site = ray_site or RaySite()
-    address = site.address or "local"  # a bare init might join a stranger's cluster
-    options: dict[str, Any] = {"namespace": "ptta", "logging_level": logging.WARNING, "log_to_driver": False}
-    if address == "local":
-        options |= {"include_dashboard": site.dashboard, "dashboard_host": "127.0.0.1"}
-    else:
-        _must_answer(address)
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
-        raise FleetError(f"Ray at {address!r} could not be started or joined: {error}") from error
-    _ours = True
-
-
-def stop() -> None:
-    """Leave Ray (and end it, if local) where `start` began it; a Ray that was already there is left alone."""
-    global _ours
-    if _ours:
-        import ray
-
-        ray.shutdown()
-        _ours = False
-
-
-def _must_answer(address: str) -> None:
-    """Raise FleetError unless a Ray answers at `address` ("HOST:PORT", "ray://HOST:PORT", "auto") within REACH_S."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise FleetError(f"ray.address is {address!r}: expected HOST:PORT, ray://HOST:PORT or auto")
-    deadline = time.monotonic() + REACH_S
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_S).close()
-        if not address.startswith("ray://"):  # something listens: is it Ray?
-            command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-            left_s = max(1.0, deadline - time.monotonic())
-            subprocess.run(command, timeout=left_s, check=True, capture_output=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise FleetError(f"no Ray cluster answers at ray.address {address!r} ({error})") from error
-
-
-def must_fit(workers: Workers) -> None:
-    """Raise FleetError where the cluster could never hold all the workers: Ray would wait for ever without a word."""
-    import ray
-
-    if workers.gpus > 1 and workers.gpus != int(workers.gpus):
-        raise FleetError(f"workers.gpus is {workers.gpus:g}: more than one GPU must be a whole number")
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if sum(_places(node, workers) for node in nodes) < workers.count:
-        there = " + ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
-        raise FleetError(
-            f"the Ray cluster cannot hold {_asked(workers)}; there is {there or 'no node'} (a machine each). "
-            "Lower workers.count, workers.cpus or workers.gpus in the site."
-        )
-
-
-def _asked(workers: Workers) -> str:
-    return f"{workers.count} worker(s) of {workers.cpus:g} CPU and {workers.gpus:g} GPU each"
-
-
-def _places(node: dict[str, float], workers: Workers) -> int:
-    """How many such workers one machine holds; a share of a GPU never spans two."""
-    slack = 1e-6
-    by_cpu = int(node.get("CPU", 0.0) / workers.cpus + slack)
-    if not workers.gpus:
-        return by_cpu
-    gpus = node.get("GPU", 0.0)
-    by_gpu = int(gpus) * int(1 / workers.gpus + slack) if workers.gpus <= 1 else int(gpus / workers.gpus)
-    return min(by_cpu, by_gpu)
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
@@ -177,8 +95,22 @@ def _from_exception(error: BaseException) -> _Trouble:
     return _Trouble(Failed(kind, text, bool(getattr(error, "retryable", False))), fatal=lost)
 
 
-def _compute(worker: Worker, items: list[Any]) -> list[Result] | _Trouble:
+@dataclass(frozen=True)
+class _Call:
+    """What came of a worker's call, and the seconds inside it."""
+
+    outcome: list[Result] | _Trouble
+    seconds: float
+
+
+def _compute(worker: Worker, items: list[Any]) -> _Call:
     """One call of a worker, its errors turned into values (KeyboardInterrupt passes)."""
+    begun = time.perf_counter()
+    outcome = _attempt(worker, items)
+    return _Call(outcome, time.perf_counter() - begun)
+
+
+def _attempt(worker: Worker, items: list[Any]) -> list[Result] | _Trouble:
     try:
         results = list(worker(items))
         if len(results) != len(items):
@@ -222,7 +154,7 @@ def fan_out(
     todo: Sequence[Item],
     workers: Workers,
     ray_site: RaySite | None = None,
-    on_start: Callable[[float], None] | None = None,
+    spent: Spent | None = None,
 ) -> Iterator[list[tuple[Item, Result]]]:
     """Run every item through a worker; yield finished batches of (item, result) as they come, in no set order.
 
@@ -231,16 +163,17 @@ def fan_out(
     `make_worker` is called once a worker, usually `functools.partial(Class, config)`; it, the items and the results
     travel by value. Ray is started only when there is an item to compute and `workers.count` > 0. A call may take
     `workers.timeout_s` an item. `workers.threads` is set in pool workers only: this process keeps its own.
-    `on_start` gets the seconds from here until the first worker could take a batch.
+    `spent` gathers where the time goes.
     Raises WorkerStartError when workers cannot be built, FleetError when Ray cannot be reached or is too small.
     Closing the generator early ends its workers.
     """
     if not todo:
         return
+    spent = spent or Spent()
     if workers.count == 0:
-        yield from _run_here(make_worker, todo, workers, on_start)
+        yield from _run_here(make_worker, todo, workers, spent)
         return
-    pool = _Pool(make_worker, todo, workers, on_start or (lambda seconds: None))
+    pool = _Pool(make_worker, todo, workers, spent)
     start(ray_site)
     must_fit(workers)
     try:
@@ -250,10 +183,7 @@ def fan_out(
 
 
 def _run_here(
-    make_worker: Callable[[], Worker],
-    todo: Sequence[Item],
-    workers: Workers,
-    on_start: Callable[[float], None] | None,
+    make_worker: Callable[[], Worker], todo: Sequence[Item], workers: Workers, spent: Spent
 ) -> Iterator[list[tuple[Item, Result]]]:
     """The same in this process, in order of the first cut."""
     began = time.monotonic()
@@ -261,13 +191,14 @@ def _run_here(
         worker = make_worker()
     except (Exception, SystemExit) as error:
         raise WorkerStartError(f"a worker could not be built: {_from_exception(error).failed.message}") from error
-    if on_start:
-        on_start(time.monotonic() - began)
+    spent.start_up_s = time.monotonic() - began
     queue = _batches(len(todo), workers.batch)
     while queue:
         batch = queue.popleft()
         items = [todo[place] for place in batch.places]
-        outcome = _compute(worker, items)
+        call = _compute(worker, items)
+        spent.compute_s += call.seconds
+        outcome = call.outcome
         if not isinstance(outcome, _Trouble):
             yield list(zip(items, outcome))
             continue
@@ -290,7 +221,7 @@ class _Actor:
             return f"{type(error).__name__}: {error}"[:MESSAGE_CHARS]
         return ""
 
-    def call(self, items: list[Any]) -> list[Result] | _Trouble:
+    def call(self, items: list[Any]) -> _Call:
         return _compute(self.worker, items)
 
 
@@ -312,7 +243,7 @@ class _Pool(Generic[Item]):
     make_worker: Callable[[], Worker]
     todo: Sequence[Item]
     workers: Workers
-    on_start: Callable[[float], None]
+    spent: Spent
     slots: list[_Slot] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     started: int = 0
@@ -379,7 +310,7 @@ class _Pool(Generic[Item]):
 
     def overrun(self, slot: _Slot) -> _Trouble:
         if slot.batch is None:
-            return _Trouble(Failed("timeout", f"not ready after {START_S:g} s; asked: {_asked(self.workers)}"), True)
+            return _Trouble(Failed("timeout", f"not ready after {START_S:g} s; asked: {asked(self.workers)}"), True)
         n_items = len(slot.batch.places)
         message = f"no result within {self.workers.timeout_s * n_items:g} s"
         return _Trouble(Failed("timeout", message, retryable=True), fatal=True)
@@ -390,7 +321,7 @@ class _Pool(Generic[Item]):
         if not cause:
             slot.ready, self.failed_starts, self.started = True, 0, self.started + 1
             if self.started == 1:
-                self.on_start(time.monotonic() - self.began)
+                self.spent.start_up_s = time.monotonic() - self.began
             return []
         self.dismiss(slot)
         self.failed_starts += 1
@@ -404,6 +335,9 @@ class _Pool(Generic[Item]):
         """A call has ended: its results, or the verdict on its last item, or nothing yet."""
         slot.batch = None
         items = [self.todo[place] for place in batch.places]
+        if isinstance(outcome, _Call):
+            self.spent.compute_s += outcome.seconds
+            outcome = outcome.outcome
         if not isinstance(outcome, _Trouble):
             return [list(zip(items, outcome))]
         if outcome.fatal:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ptta_core.config import Recipe, Section, Site
-from ptta_core.fleet import Failed
+from ptta_core.fleet import Failed, Spent
 from ptta_core.ids import digest, digest_bytes
 from ptta_core.lease import Lease
 from ptta_core.rows import NOUNS, TABLE_OF, Done, Failure, Fingerprint, table_schema, to_arrow
@@ -94,6 +94,7 @@ class Job:
     report: Callable[[int, int, str], None]  # done, total, note: for a stage whose one item takes long
     say: Callable[[str], None]  # a note beside the progress
     store: Any = None  # for a stage that reads wide columns itself
+    spent: Spent = field(default_factory=Spent)  # filled by the stage's pool
 
     def device(self) -> str:
         """Where the stage's models run: the site's word; auto means a GPU when the stage's workers have one."""
@@ -118,7 +119,8 @@ class Outcome:
     failed: int = 0
     seconds: float = 0.0
     note: str = ""
-    start_up_s: float = 0.0  # until the first result could be worked on: workers, imports, models
+    start_up_s: float = 0.0  # until the first item could be worked on: workers, imports, models
+    compute_s: float = 0.0  # inside the workers' calls, over all workers
 
     @property
     def cached(self) -> bool:
@@ -277,11 +279,12 @@ def run(stage: Stage, view: View, on_progress: Callable[[Progress], None] = lamb
 
     planned = open_plan()
     computed = failed = 0
+    spent = Spent()
     if planned.todo:
         with lease if stage.hold_lease else contextlib.nullcontext():
             planned = open_plan()  # another run may have done some of it while we waited
             if planned.todo:
-                computed, failed = _compute(stage, view, items, planned, lease, on_progress)
+                computed, failed = _compute(stage, view, items, planned, lease, on_progress, spent)
         view.forget(stage.name)
     outcome = Outcome(
         stage.name,
@@ -290,14 +293,15 @@ def run(stage: Stage, view: View, on_progress: Callable[[Progress], None] = lamb
         planned.failed + failed,
         time.monotonic() - begun,
         items.note,
-        view.start_up_s.pop(stage.name, 0.0),
+        spent.start_up_s,
+        spent.compute_s,
     )
     _judge_failures(stage, view, outcome)
     return outcome
 
 
 def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease,
-             on_progress: Callable[[Progress], None]) -> tuple[int, int]:  # fmt: skip
+             on_progress: Callable[[Progress], None], spent: Spent) -> tuple[int, int]:  # fmt: skip
     view.remember_fingerprint(stage.name)
     values = items.make(planned.todo)
     ids = {getattr(value, stage.id_field): (items.input_ids[index], attempt)
@@ -320,6 +324,7 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
         report,
         lambda note: said.__setitem__(0, note),
         view.store,
+        spent,
     )
     with contextlib.closing(stage.compute(values, job)) as batches:  # type: ignore[type-var]
         for batch in batches:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from ptta_core import fleet
+from ptta_core import cluster, fleet
 from ptta_core.config import RaySite, Workers
-from ptta_core.fleet import Failed, FleetError, WorkerStartError, fan_out
+from ptta_core.fleet import Failed, FleetError, Spent, WorkerStartError, fan_out
 
 KINDS = {"raise": "error", "known": "unreadable", "exit": "exited", "die": "crashed", "hang": "timeout"}
 HANG_S = 0.5
@@ -131,18 +131,28 @@ def gone(pid: int, within_s: float = 15.0) -> bool:
 def test_in_process_only_the_guilty_fail(batch: int) -> None:
     hows = {2: "raise", 3: "known", 9: "exit"}
     todo = [(n, hows.get(n, "")) for n in range(11)]
-    seconds: list[float] = []
-    check(todo, found := outcomes(Square, todo, Workers(batch=batch), on_start=seconds.append))
+    spent = Spent()
+    check(todo, found := outcomes(Square, todo, Workers(batch=batch), spent=spent))
     assert found[(2, "raise")].message == "ArithmeticError: no square of 2"
     assert found[(3, "known")].message == "3 is not a video"
     assert "sys.exit(3)" in found[(9, "exit")].message
-    assert len(seconds) == 1
+    assert 0 < spent.compute_s < 10
 
 
 def test_in_process_results_are_paired_by_place_and_order_is_kept() -> None:
     todo = [(n, "raise" if n == 5 else "") for n in range(10)]
     pairs = list(itertools.chain.from_iterable(fan_out(Square, todo, Workers(batch=4))))
     assert [item for item, _ in pairs] == todo
+
+
+def test_seconds_inside_the_calls_are_added_up() -> None:
+    spent = Spent()
+    stream = fan_out(
+        lambda: lambda items: [time.sleep(0.05) for _ in items], list(range(4)), Workers(batch=2), None, spent
+    )
+    for _ in stream:
+        time.sleep(0.2)  # the reader's own time is no worker's
+    assert 0.2 <= spent.compute_s < 0.35
 
 
 def test_in_process_wrong_number_of_results() -> None:
@@ -192,16 +202,16 @@ def test_nothing_to_do_starts_nothing() -> None:
 
 def test_a_share_of_a_gpu_never_spans_two() -> None:
     node = {"CPU": 16.0, "GPU": 2.0}
-    found = {g: fleet._places(node, Workers(cpus=1, gpus=g)) for g in (0.0, 0.4, 0.5, 0.1, 1.0, 2.0)}
+    found = {g: cluster._places(node, Workers(cpus=1, gpus=g)) for g in (0.0, 0.4, 0.5, 0.1, 1.0, 2.0)}
     assert found == {0.0: 16, 0.4: 4, 0.5: 4, 0.1: 16, 1.0: 2, 2.0: 1}
-    assert fleet._places({"CPU": 2.0}, Workers(cpus=1, gpus=0.5)) == 0
+    assert cluster._places({"CPU": 2.0}, Workers(cpus=1, gpus=0.5)) == 0
 
 
 def test_unreachable_cluster_is_named_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(fleet, "REACH_S", 3.0)
+    monkeypatch.setattr(cluster, "REACH_S", 3.0)
     with pytest.raises(FleetError, match=r"127\.0\.0\.1:1'"):
         fleet.start(RaySite(address="127.0.0.1:1"))
     with pytest.raises(FleetError, match="expected HOST:PORT"):
@@ -228,10 +238,10 @@ def campaign(seed: int) -> tuple[list[tuple[int, str]], int]:
 def test_only_the_guilty_fail(ray_session: None, seed: int) -> None:
     todo, batch = campaign(seed)
     began = time.monotonic()
-    seconds: list[float] = []
+    spent = Spent()
     workers = Workers(count=2, cpus=1, batch=batch, timeout_s=HANG_S)
-    check(todo, outcomes(Square, todo, workers, on_start=seconds.append))
-    assert len(seconds) == 1 and 0 < seconds[0] < time.monotonic() - began
+    check(todo, outcomes(Square, todo, workers, spent=spent))
+    assert 0 < spent.start_up_s < time.monotonic() - began
 
 
 def test_two_killers_side_by_side_spare_their_neighbours(ray_session: None) -> None:

@@ -90,4 +90,4 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
 def caption(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
     """Describe each kept clip."""
     make = partial(CaptionWriter, job.config, job.site.caption.threads, job.device(), str(job.models))
-    yield from fleet.fan_out(make, todo, job.site.caption, job.site.ray)
+    yield from fleet.fan_out(make, todo, job.site.caption, job.site.ray, job.spent)

@@ -231,4 +231,4 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
 def encode(todo: list[EncodeItem], job: Job) -> Iterator[Batch]:
     """VAE latents and text embeddings of each admitted clip."""
     make = partial(LatentEncoder, job.config, job.recipe.base, str(job.models), job.fingerprint, job.device())
-    yield from fleet.fan_out(make, todo, job.site.encode, job.site.ray)
+    yield from fleet.fan_out(make, todo, job.site.encode, job.site.ray, job.spent)

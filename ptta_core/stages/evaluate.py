@@ -119,4 +119,4 @@ def evaluate(todo: list[EvaluateItem], job: Job) -> Iterator[Batch]:
     """Judge each generated video."""
     names = [str(name) for name in job.config.judges]
     make = partial(Judge, job.config, names, str(job.models), job.site.evaluate.threads, job.device())
-    yield from fleet.fan_out(make, todo, job.site.evaluate, job.site.ray)
+    yield from fleet.fan_out(make, todo, job.site.evaluate, job.site.ray, job.spent)

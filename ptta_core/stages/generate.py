@@ -216,4 +216,4 @@ def generate(todo: list[GenerateItem], job: Job) -> Iterator[Batch]:
     """Sample each video."""
     prompts = tuple(dict.fromkeys(item.prompt for item in todo))
     make = partial(VideoMaker, job.config, job.recipe.base, str(job.models), job.device(), prompts)
-    yield from fleet.fan_out(make, todo, job.site.generate, job.site.ray)
+    yield from fleet.fan_out(make, todo, job.site.generate, job.site.ray, job.spent)

@@ -139,4 +139,4 @@ def inputs(view: View) -> Items:
 def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
     """Measure each clip once; nothing here decides."""
     make = partial(Scorer, job.config, job.site.score.threads, job.device(), str(job.models))
-    yield from fleet.fan_out(make, todo, job.site.score, job.site.ray)
+    yield from fleet.fan_out(make, todo, job.site.score, job.site.ray, job.spent)

@@ -111,4 +111,4 @@ def inputs(view: View) -> Items:
 def split(todo: list[SplitItem], job: Job) -> Iterator[Batch]:
     """Cut each source once."""
     make = partial(Splitter, job.config, job.site.split.threads)
-    yield from fleet.fan_out(make, todo, job.site.split, job.site.ray)
+    yield from fleet.fan_out(make, todo, job.site.split, job.site.ray, job.spent)
