@@ -422,3 +422,9 @@ def test_words_for_values() -> None:
     assert fixed(0.12, 3, signed=True) == "+0.120" and fixed(float("nan"), 2) == "–"
     assert when(STARTED, ENDED) == "23 November 2025, 03:34 UTC, took 3 min 32 s"
     assert when("soon", "") == "soon"
+
+
+def test_clips_can_be_marked_by_hand_and_saved_as_csv(full: ReportData) -> None:
+    page = render(full)
+    assert 'id="marks"' in page and "clip_id,decision" in page
+    assert page.count('tabindex="0"') == len(full.clips)

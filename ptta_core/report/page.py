@@ -9,8 +9,9 @@ from pathlib import Path
 from ptta_core.report import sections
 from ptta_core.report.data import ReportData
 from ptta_core.report.river import river
+from ptta_core.report.script import SCRIPT
 from ptta_core.report.sheet import sheet
-from ptta_core.report.style import SCRIPT, STYLE
+from ptta_core.report.style import STYLE
 from ptta_core.report.text import count, esc, number, plural, when
 
 MOST_BYTES = 30_000_000

@@ -34,7 +34,15 @@ def sheet(clips: list[ClipCard], budget: int) -> str:
             parts.append(_group(name, title, members, cards))
     if dropped:
         parts.append(f'<p class="none">{plural(dropped, "more clip")} left out to keep this file small.</p>')
-    return "".join(parts)
+    return "".join(parts) + _marks()
+
+
+def _marks() -> str:
+    """The bar that appears once a clip is marked by hand."""
+    return ('<p id="marks" class="marks" hidden><span><b>0</b> marked by hand</span>'
+            '<button type="button" class="save">Save decisions.csv</button>'
+            '<button type="button" class="clear">Clear</button>'
+            '<span class="soft">then: ptta select --csv decisions.csv --workspace …</span></p>')  # fmt: skip
 
 
 def _by_score(clip: ClipCard) -> tuple[float, str, float]:
@@ -45,7 +53,7 @@ def _by_score(clip: ClipCard) -> tuple[float, str, float]:
 def _controls() -> str:
     ways = [("s", "S"), ("m", "motion"), ("a", "aesthetic"), ("o", "source and time")]
     options = "".join(f'<option value="{value}">{name}</option>' for value, name in ways)
-    key = "<span>Bold: S. Below it: motion in px · aesthetic, 1 to 10.</span>"
+    key = "<span>Bold: S. Below it: motion in px · aesthetic, 1 to 10. Click a clip to keep or veto it by hand.</span>"
     return f'<p class="controls">{key} <label hidden>Sort by <select id="sort">{options}</select></label></p>'
 
 
@@ -69,7 +77,7 @@ def _card(clip: ClipCard, place: int, pictures: "_Pictures", caption_limit: int)
     measured = f"<p>{fixed(clip.motion_px, 1)} px · {fixed(clip.aesthetic, 1)}</p>" if finite(clip.motion_px) else ""
     why = f'<p class="{"by" if clip.kept else "why"}" dir="auto">{esc(clip.reason, 160)}</p>' if clip.reason else ""
     said = f'<p class="said" dir="auto">{esc(clip.caption, caption_limit)}</p>' if clip.caption else ""
-    return (f'<li id="{esc(clip.clip_id, 64)}"{keys} data-o="{place}">{pictures.of(clip)}'
+    return (f'<li id="{esc(clip.clip_id, 64)}"{keys} data-o="{place}" tabindex="0">{pictures.of(clip)}'
             f"<p><b>{fixed(clip.score, 2)}</b> <i>{span}</i></p>{measured}{why}{said}"
             f'<p class="file" dir="auto">{esc(clip.source_name, 120)}</p></li>')  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The page's style sheet and its one small script."""
+"""The page's style sheet."""
 
 STYLE = """
 :root{--bg:#fff;--ink:#15181c;--soft:#5a626c;--rule:#e2e5e9;--panel:#f5f6f8;--kept:#2563b0;--water:#3f78bf;
@@ -124,6 +124,15 @@ button{cursor:pointer}
 .sheet .said{color:var(--ink);margin-top:4px;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:4;
   overflow:hidden;overflow-wrap:anywhere}
 .sheet .open .said{-webkit-line-clamp:none}
+.sheet .hand{display:flex;gap:6px;margin-top:6px}
+.sheet li.keep img,.sheet li.keep .blank{outline:3px solid var(--kept);outline-offset:-3px}
+.sheet li.veto img,.sheet li.veto .blank{outline:3px solid var(--warn);outline-offset:-3px;opacity:.45}
+.hand button,.marks button{font:inherit;font-size:12px;padding:2px 9px;color:var(--ink);background:var(--panel);
+  border:1px solid var(--rule);border-radius:4px;cursor:pointer}
+.hand button[aria-pressed=true]{background:var(--ink);color:var(--bg)}
+.marks{position:sticky;bottom:0;z-index:1;margin:24px 0 0;padding:10px 0;background:var(--bg);
+  border-top:1px solid var(--rule);display:flex;gap:12px;align-items:center;flex-wrap:wrap}
+.marks[hidden]{display:none}
 .sheet .file{margin-top:4px;font-size:12px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 input.all{position:absolute;opacity:0}
 label.all{position:absolute;right:0;top:0;font-size:14px;color:var(--kept);cursor:pointer}
@@ -179,7 +188,7 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 @media print{
   @page{margin:14mm}
   body{padding:0;font-size:10.5pt;max-width:none}
-  nav,.controls,label.all,.pair button{display:none}
+  nav,.controls,label.all,.pair button,.marks,.hand{display:none}
   section{margin-top:28px}
   h2,h3,.key{break-after:avoid}
   pre{font-size:8pt;columns:3 24ch;column-gap:24px}
@@ -200,49 +209,3 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
     "PLACE_BRANCHES",
     "\n".join(f".plot path.b{i}{{stroke:var(--b{i})}}\n.plot .b{i}:not(path){{fill:var(--b{i})}}" for i in range(8)),
 )
-
-# Sorting moves the cards that are there; a click shows a cut caption in full; playing together keeps the second
-# video within a tenth of a second of the first; beside that button the players' own controls show under the pointer.
-SCRIPT = """
-(function(){
-  var sort=document.getElementById('sort');
-  if(sort){
-    sort.closest('label').hidden=false;
-    sort.addEventListener('change',function(){
-      var key=sort.value,sign=key==='o'?1:-1;
-      document.querySelectorAll('.sheet').forEach(function(sheet){
-        var cards=Array.from(sheet.children);
-        var value=function(card){return card.dataset[key]===undefined?-Infinity:+card.dataset[key]};
-        cards.sort(function(a,b){return sign*(value(a)-value(b))||a.dataset.o-b.dataset.o});
-        sheet.append.apply(sheet,cards);
-      });
-    });
-  }
-  document.querySelectorAll('.sheet').forEach(function(sheet){
-    sheet.addEventListener('click',function(event){
-      var card=event.target.closest('li');
-      if(card)card.classList.toggle('open');
-    });
-  });
-  document.querySelectorAll('.pair').forEach(function(pair){
-    var films=Array.from(pair.querySelectorAll('video')),button=pair.querySelector('button');
-    if(films.length<2)return;
-    button.hidden=false;
-    films.forEach(function(f){
-      f.controls=false;
-      f.addEventListener('mouseenter',function(){f.controls=true});
-      f.addEventListener('mouseleave',function(){f.controls=false});
-    });
-    var name=function(){button.textContent=films.some(function(f){return !f.paused})?'Pause both':'Play both'};
-    films.forEach(function(f){f.addEventListener('play',name);f.addEventListener('pause',name)});
-    films[0].addEventListener('timeupdate',function(){
-      var apart=films[1].currentTime-films[0].currentTime;
-      if(!films[1].paused&&Math.abs(apart)>0.1)films[1].currentTime=films[0].currentTime;
-    });
-    button.addEventListener('click',function(){
-      var playing=films.some(function(f){return !f.paused});
-      films.forEach(function(f){if(playing)f.pause();else{f.currentTime=0;f.play()}});
-    });
-  });
-})();
-"""
