@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ptta_core.models import hunyuan, tiny
+from ptta_core import models
+from ptta_core.config import CaptionConfig, ConfigError, EvaluateConfig, ModelRef, ScoreConfig
+from ptta_core.models import aesthetic, captioner, hunyuan, judge, motion, tiny
 
 NON_ATTENTION = re.compile(
     r"(transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2))|(single_transformer_blocks\.\d+\.(proj_mlp|proj_out))"
@@ -153,3 +156,62 @@ def test_an_adapter_lowers_the_training_loss(folder: Path) -> None:
         optimiser.step()
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+# ------------------------------------------------------------------------------------- every kind by its id
+
+
+def _ref(kind: str) -> ModelRef:
+    return ModelRef(id=f"tiny:{kind}", revision="1")
+
+
+def _pictures(count: int, height: int = 128, width: int = 128) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def _raft(folder: str) -> None:
+    flow = motion.make_flow(ScoreConfig(motion="raft", motion_model=_ref("raft")), models_folder=folder)
+    first, second = _pictures(2)[..., 0]
+    assert flow(first, second).shape == (128, 128, 2)
+
+
+def _laion(folder: str) -> None:
+    config = ScoreConfig(aesthetic="laion-v2", aesthetic_model=_ref("clip"), aesthetic_head=_ref("laion-head"))
+    first, second = aesthetic.make_aesthetic(config, models_folder=folder)(list(_pictures(2)))
+    assert first != second
+
+
+def _vlm(folder: str) -> None:
+    config = CaptionConfig(captioner="transformers", model=_ref("vlm"), max_new_tokens=4)
+    made = captioner.load_vlm(config, _ref("vlm"), models_folder=folder)
+    assert made.model.config.model_type == "qwen2_5_vl" and made.processor.tokenizer.eos_token == "<|im_end|>"
+
+
+def _videoscore(folder: str) -> None:
+    config = EvaluateConfig(judges=["videoscore"], videoscore=_ref("videoscore"))
+    values = judge.make_judge("videoscore", config, folder)(_pictures(3, 64, 64), "a ball", 24.0)
+    assert len(values) == 5 and len(set(values.values())) == 5
+
+
+def _hunyuan(folder: str) -> None:
+    path, revision = models.resolve(_ref("hunyuan"), folder)
+    assert hunyuan.load_transformer(path, revision).config.pooled_projection_dim == tiny.POOLED_WIDTH
+
+
+LOADERS = {"hunyuan": _hunyuan, "raft": _raft, "clip": _laion, "laion-head": _laion, "vlm": _vlm,
+           "videoscore": _videoscore}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", tiny.MAKERS)
+def test_every_kind_is_made_on_demand_and_loaded_by_the_real_code(kind: str, tmp_path: Path) -> None:
+    LOADERS[kind](str(tmp_path))
+    path, revision = models.resolve(_ref(kind), tmp_path)
+    assert Path(path) == tmp_path / f"tiny-{kind}-1-v{tiny.TINY_VERSION}" and revision is None
+    assert list(Path(path).rglob("*.safetensors"))
+    assert models.describe(_ref(kind)) == f"tiny:{kind}@1 (random weights)"
+
+
+def test_an_unknown_kind_names_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tiny:dragon.*tiny:hunyuan, tiny:raft, tiny:clip, tiny:laion-head, tiny:vlm"):
+        models.resolve(_ref("dragon"), tmp_path)
+    assert list(tmp_path.iterdir()) == []

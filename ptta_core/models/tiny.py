@@ -3,6 +3,7 @@
 The weights are random: what these models make shows that the code runs, and is never a quality figure.
 """
 
+import importlib
 import itertools
 import os
 import re
@@ -47,7 +48,24 @@ def hunyuan(folder: Path, seed: int) -> Path:
     return _once(folder, lambda new: _write_hunyuan(new, seed))
 
 
-MAKERS: dict[str, Callable[[Path, int], Path]] = {"hunyuan": hunyuan}
+def _elsewhere(module: str, name: str) -> Callable[[Path, int], Path]:
+    """A maker of another module, imported when it is called: those modules import this one."""
+
+    def make(folder: Path, seed: int) -> Path:
+        return getattr(importlib.import_module(f"ptta_core.models.{module}"), name)(folder, seed)
+
+    return make
+
+
+# the KIND of a model id tiny:KIND, for every model that a recipe can name
+MAKERS: dict[str, Callable[[Path, int], Path]] = {
+    "hunyuan": hunyuan,  # base.model
+    "raft": _elsewhere("tiny_vlm", "raft"),  # score.motion_model
+    "clip": _elsewhere("tiny_vlm", "clip"),  # score.aesthetic_model
+    "laion-head": _elsewhere("tiny_vlm", "laion_head"),  # score.aesthetic_head
+    "vlm": _elsewhere("tiny_vlm", "vlm"),  # caption.model
+    "videoscore": _elsewhere("tiny_judge", "write_tiny_judge"),  # evaluate.videoscore
+}
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> Path:
