@@ -25,8 +25,9 @@ HOMES = {
     "ray": ("ptta_core/fleet.py", "ptta_core/cluster.py", "ptta_core/training/"),
     "lancedb": ("ptta_core/store.py",),
     "lance": ("ptta_core/store.py",),
-    "av": ("ptta_core/video.py", "benchmarks/floor.py"),  # a floor measured through our own reader would be none
-    "torch": ("ptta_core/models/", "ptta_core/training/"),
+    # a floor measured through our own reader would be none, and peers run in environments of their own
+    "av": ("ptta_core/video/", "benchmarks/floor.py", "benchmarks/peers/"),
+    "torch": ("ptta_core/models/", "ptta_core/training/", "benchmarks/"),
 }
 # places that may import an engine inside a function: a worker's constructor sets torch's threads
 LAZY_HOMES = {"torch": ("ptta_core/stages/",)}

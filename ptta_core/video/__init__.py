@@ -1,0 +1,13 @@
+"""Video files in and out: the only place that opens one. PyAV (FFmpeg's libraries), and Pillow for JPEG.
+
+Files are untrusted: only the containers in `opening.CONTAINERS` and only local files are opened, so that a playlist
+or a script of file names cannot make FFmpeg read something else. Pictures are always given as they are shown: turned
+upright and with square pixels.
+"""
+
+from ptta_core.video.opening import Kind, VideoError
+from ptta_core.video.probing import VideoInfo, probe
+from ptta_core.video.reading import Frame, read_frames
+from ptta_core.video.writing import jpeg, write_mp4
+
+__all__ = ["Frame", "Kind", "VideoError", "VideoInfo", "jpeg", "probe", "read_frames", "write_mp4"]
