@@ -307,6 +307,32 @@ def test_pinning_happens_once_and_never_half(tmp_path: Path) -> None:
         dataset.pin(tmp_path / "none", [])
 
 
+def test_the_stage_pins_every_latent_reading_the_table_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ptta_core.rows import Latent, table_schema, to_arrow
+    from ptta_core.stages import train
+    from ptta_core.store import Store
+
+    store, names = Store(tmp_path / "tables"), [f"latent{number:02}" for number in range(70)]
+    memo = {"fingerprint": "f", "item_id": "i", "input_id": "i", "attempt": 1, "content_id": "c"}
+    rows = [memo | dataclasses.asdict(Latent(name, "c", "c", "5x32x32", 0, 1, 3, "p", "", name.encode()))
+            | {"key": f"key{hash(name)}"} for name in names]  # fmt: skip
+    store.insert("latents", to_arrow(rows, table_schema(Latent)))
+    keys = {row["key"]: {name: row[name] for name in ("latent_id", "bucket", "labels")} for row in rows}
+    reads: list[int] = []
+    real = Store.take_bytes
+
+    def counted(self: Store, noun: str, some: list[str], column: str) -> dict[str, bytes]:
+        reads.append(len(some))
+        return real(self, noun, some, column)
+
+    monkeypatch.setattr(Store, "take_bytes", counted)
+    pinned = list(train.samples(train.TrainItem("t", "i", 70, keys), store))
+    assert [one[0] for one in pinned] == names and all(one[3] == one[0].encode() for one in pinned)
+    assert reads == [32, 32, 6]
+
+
 def test_an_unreadable_sample_is_named(tmp_path: Path) -> None:
     dataset.pin(tmp_path, samples())
     (tmp_path / "data" / "sample1.safetensors").write_bytes(b"torn")

@@ -1,8 +1,13 @@
-"""Training on Ray workers: the numbers of one process, progress told, and an end that is not retried."""
+"""Training on Ray workers: the numbers of one process, a killed worker, progress, and an end that is not retried."""
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,25 +17,86 @@ from ptta_core.config import TrainConfig, TrainWorkers
 from ptta_core.models import tiny
 from ptta_core.training import dataset, launch, loop
 
+CONFIG = TrainConfig(rank=2, branches=2, batch=2, learning_rate=1e-3, epochs=6, checkpoint_every=2)
+STEPS = 18  # batches of 2, 2 and 1: in the last one a worker has no sample
+TWO = TrainWorkers(count=2, cpus=0.5)
 
-def test_two_ray_workers_train_what_one_process_trains(ray_session: None, tmp_path: Path) -> None:
-    """Batches of 2, 2 and 1: in the last one a worker has no sample."""
-    base = str(tiny.hunyuan(tmp_path / "base", 0))
-    config = TrainConfig(rank=2, branches=2, batch=2, learning_rate=1e-3, epochs=2, checkpoint_every=2).model_dump()
-    adapters, losses = [], []
-    told: list[tuple[int, int, str]] = []
-    for name in ("alone", "together"):
-        run = tmp_path / name
-        dataset.pin(run, samples())
-        settings = loop.Settings(str(run), base, None, "float32", "cpu", 1, config, {})
-        if name == "alone":
-            loop.train_loop(settings)
-        else:
-            launch.fit(settings, TrainWorkers(count=2, cpus=0.5), on_progress=lambda *news: told.append(news))
-        adapters.append(load_file(run / loop.ADAPTER))
-        losses.append([json.loads(line)["loss"] for line in (run / loop.METRICS).read_text().splitlines()])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and len(losses[0]) == 6
-    alone, together = (torch.cat([one[key].flatten().float() for key in sorted(one)]) for one in adapters)
-    assert float((together - alone).norm() / alone.norm()) < 1e-3
-    assert told[-1][:2] == (6, 6)
-    assert not (tmp_path / "together" / "ray").exists()
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], loop.Settings]:
+    folder = tmp_path_factory.mktemp("training")
+    base = str(tiny.hunyuan(folder / "base", 0))
+
+    def make(name: str) -> loop.Settings:
+        dataset.pin(folder / name, samples())
+        return loop.Settings(str(folder / name), base, None, "float32", "cpu", 1, CONFIG.model_dump(), {})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def together(ray_session: None, settings: Callable[[str], loop.Settings]) -> tuple[Path, list[tuple[int, int, str]]]:
+    """An undisturbed run of two workers, and the progress it told."""
+    run, told = settings("together"), []
+    launch.fit(run, TWO, on_progress=lambda *news: told.append(news))
+    return Path(run.run_folder), told
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Every line without its time."""
+    lines = [json.loads(line) for line in (run / loop.METRICS).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "step_s"} for line in lines]
+
+
+def test_two_ray_workers_train_what_one_process_trains(
+    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], loop.Settings]
+) -> None:
+    (folder, told), alone = together, settings("alone")
+    loop.train_loop(alone)
+    losses = [[line["loss"] for line in metrics(Path(run))] for run in (alone.run_folder, folder)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and len(losses[0]) == STEPS
+    first, second = (load_file(Path(run) / loop.ADAPTER) for run in (alone.run_folder, folder))
+    one, two = (torch.cat([each[key].flatten().float() for key in sorted(each)]) for each in (first, second))
+    assert float((two - one).norm() / one.norm()) < 1e-3
+    assert told[-1][:2] == (STEPS, STEPS)
+    assert not (folder / "ray").exists()
+
+
+def train_workers() -> list[psutil.Process]:
+    """The live training workers among this process's own descendants."""
+    return [one for one in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(one.cmdline())]
+
+
+def test_a_killed_worker_changes_nothing(
+    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], loop.Settings]
+) -> None:
+    run = settings("killed")
+    folder, killed = Path(run.run_folder), []
+
+    def kill_one() -> None:
+        while not (line := launch.last_line(folder)) or line["step"] < 5:
+            time.sleep(0.01)
+        worker = train_workers()[0]
+        assert not (folder / loop.ADAPTER).exists()
+        worker.kill()
+        killed.append(worker.pid)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    launch.fit(run, TWO)
+    killer.join()
+    assert len(killed) == 1
+    assert (folder / loop.ADAPTER).read_bytes() == (together[0] / loop.ADAPTER).read_bytes()
+    assert metrics(folder) == metrics(together[0])
+
+
+def test_a_sample_that_cannot_be_read_ends_all_workers_at_once_and_is_named(
+    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], loop.Settings]
+) -> None:
+    """Only one worker reads it: the other one neither waits nor is restarted."""
+    run = settings("torn")
+    (Path(run.run_folder) / "data" / "sample1.safetensors").write_bytes(b"torn")
+    with pytest.raises(dataset.DatasetError, match="sample sample1 cannot be read"):
+        launch.fit(run, TWO)
+    assert not (Path(run.run_folder) / loop.ADAPTER).exists()
+    assert len(list(Path(run.run_folder).glob(launch.ERRORS))) == 1

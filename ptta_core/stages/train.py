@@ -16,6 +16,7 @@ from ptta_core.rows import Adapter, Step
 from ptta_core.view import View
 
 PIN = "pin.json"
+PIN_ROWS = 32  # latents read from the table at once: at most some 300 MB
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,23 @@ def pin(folder: Path, item: TrainItem, job: Job) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PIN).exists():
         return
-    keys = sorted(item.keys, key=lambda key: item.keys[key]["latent_id"])
-    dataset.pin(folder, ((item.keys[key]["latent_id"], item.keys[key]["bucket"], item.keys[key]["labels"],
-                          job.store.take_bytes("latents", [key], "tensors")[key]) for key in keys))  # fmt: skip
+    dataset.pin(folder, samples(item, job.store))
     if item.fresh:
         abandon_others(folder.parent, item, job)
     record = {"train_id": item.train_id, "input_id": item.input_id, "fingerprint": job.fingerprint, "at": now(),
               "recipe": job.recipe.name, "latents": item.latents}  # fmt: skip
     write_json(folder / PIN, record)
+
+
+def samples(item: TrainItem, store: Any) -> Iterator[tuple[str, str, str, bytes]]:
+    """(latent_id, bucket, labels, tensors) of every latent, by latent_id; PIN_ROWS of them in memory at a time."""
+    keys = sorted(item.keys, key=lambda key: item.keys[key]["latent_id"])
+    for at in range(0, len(keys), PIN_ROWS):
+        some = keys[at : at + PIN_ROWS]
+        tensors = store.take_bytes("latents", some, "tensors")
+        for key in some:
+            row = item.keys[key]
+            yield row["latent_id"], row["bucket"], row["labels"], tensors[key]
 
 
 def abandon_others(folder: Path, item: TrainItem, job: Job) -> None:
@@ -139,7 +149,6 @@ def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step]:
         base_revision=job.recipe.base.model.revision or "",
     )  # fmt: skip
     return [adapter, *steps]
-
 
 
 def count_parameters(path: Path) -> int:

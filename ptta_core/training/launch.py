@@ -17,12 +17,14 @@ from typing import Any
 
 from ptta_core import fleet
 from ptta_core.config import RaySite, TrainConfig, TrainWorkers, Workers
-from ptta_core.training.dataset import read_index, write_whole
-from ptta_core.training.loop import ADAPTER, METRICS, NotFinite, Settings, World, total_steps, train_loop
+from ptta_core.training.checkpoint import CheckpointError
+from ptta_core.training.dataset import DatasetError, read_index, write_whole
+from ptta_core.training.loop import ADAPTER, METRICS, NotFinite, OtherWorker, Settings, World, total_steps, train_loop
 
 POLL_S = 1.0
 MESSAGE_CHARS = 2000
-ERROR = "error.txt"  # an error that would only come again
+ERRORS = "error-*.json"  # a worker's error that would only come again
+LASTING: tuple[type[Exception], ...] = (NotFinite, DatasetError, CheckpointError)
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, a line for people
 
@@ -41,7 +43,8 @@ def fit(
     The samples are pinned in `settings.run_folder` (absolute; every machine of the cluster sees it) before. Resumes
     what an earlier call left, and returns at once for a finished run. `on_progress` is called from a thread, about
     once a second when there is news, with the caller's context variables.
-    Raises NotFinite, TrainingFailed, fleet.FleetError, DatasetError.
+    Raises NotFinite, DatasetError and CheckpointError, which no restart can mend and none is spent on, TrainingFailed,
+    fleet.FleetError.
     """
     run = Path(settings.run_folder)
     if not run.is_absolute():
@@ -51,15 +54,22 @@ def fit(
     total = total_steps(read_index(run), TrainConfig(**settings.config))
     fleet.start(ray_site)
     fleet.must_fit(Workers(count=workers.count, cpus=workers.cpus, gpus=workers.gpus))
-    (run / ERROR).unlink(missing_ok=True)
+    for left in run.glob(ERRORS):
+        left.unlink()
     shutil.rmtree(run / "ray", ignore_errors=True)  # what a killed attempt left
     with watch(run, total, on_progress):
         _fit(settings, workers, run / "ray")
     shutil.rmtree(run / "ray", ignore_errors=True)
-    if (run / ERROR).exists():
-        raise NotFinite((run / ERROR).read_text(encoding="utf-8"))
+    _raise_lasting(run)
     if not (run / ADAPTER).exists():
         raise TrainingFailed(f"the workers ended without {ADAPTER}: is {run} one folder for all of them?")
+
+
+def _raise_lasting(run: Path) -> None:
+    """The error that a worker left in RUN/error-RANK.json, as it was raised there."""
+    for path in sorted(run.glob(ERRORS)):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        raise next(kind for kind in LASTING if kind.__name__ == told["kind"])(told["message"])
 
 
 def _fit(settings: Settings, workers: TrainWorkers, storage: Path) -> None:
@@ -106,9 +116,12 @@ def work(config: dict[str, Any]) -> None:
     world = World(context.get_world_rank(), context.get_world_size(), device)
     try:
         train_loop(settings, world)
-    except NotFinite as error:  # on every worker alike; raised, Ray would restart and compute the same again
-        if world.rank == 0:
-            write_whole(Path(settings.run_folder) / ERROR, str(error).encode())
+    except OtherWorker:
+        pass  # the other one says why
+    except LASTING as error:  # raised, Ray would start the workers again for the same end
+        told = {"kind": type(error).__name__, "message": str(error)}
+        name = ERRORS.replace("*", str(world.rank))
+        write_whole(Path(settings.run_folder) / name, json.dumps(told).encode())
 
 
 def _environment(threads: int, gpu: bool) -> dict[str, str]:

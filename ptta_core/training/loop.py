@@ -23,6 +23,7 @@ from ptta_core.config import TrainConfig
 from ptta_core.models import hydralora
 from ptta_core.models.hunyuan import load_transformer, pick_device, torch_dtype
 from ptta_core.training import checkpoint
+from ptta_core.training.checkpoint import CheckpointError
 from ptta_core.training.dataset import (
     Batch,
     DatasetError,
@@ -47,6 +48,10 @@ class NotFinite(ArithmeticError):
     """The loss or the gradient became NaN or infinity; going on would spoil the adapter."""
 
     kind = "training_not_finite"
+
+
+class OtherWorker(DatasetError):
+    """Another worker cannot go on; its own error says why."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def train_loop(settings: Settings, world: World | None = None) -> None:
 
     A finished run returns at once. `world` None: alone, on the settings' device. RUN/metrics.jsonl has one line a step:
     {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, step_s}.
-    Raises DatasetError, CheckpointError, NotFinite.
+    Raises DatasetError, CheckpointError, NotFinite: on every worker alike, as OtherWorker where it is another's.
     """
     world = world or World(device=pick_device(settings.device))
     run = Path(settings.run_folder)
@@ -93,9 +98,22 @@ def train_loop(settings: Settings, world: World | None = None) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        _Training(settings, world).run(start)
+        _begin(settings, world, start).run(start)
     finally:
         torch.set_num_threads(threads)
+
+
+def _begin(settings: Settings, world: World, start: int) -> "_Training":
+    """This worker's part, resumed where `start` steps are done. Raises DatasetError, CheckpointError."""
+    error: DatasetError | CheckpointError | None = None
+    try:
+        training = _Training(settings, world)
+        if start:
+            training.resume(checkpoint.path_of(training.folder / CHECKPOINTS, start))
+    except (DatasetError, CheckpointError) as bad:
+        error = bad
+    _agree(error, world)
+    return training
 
 
 class _Training:
@@ -118,10 +136,8 @@ class _Training:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
 
     def run(self, start: int) -> None:
-        """From `start` finished steps to the end."""
+        """From `start` finished steps, loaded before, to the end."""
         config, total = self.config, total_steps(self.index, self.config)
-        if start:
-            self.resume(checkpoint.path_of(self.folder / CHECKPOINTS, start))
         if self.world.rank == 0:
             _truncate(self.folder / METRICS, start)
         an_epoch = steps_an_epoch(self.index, config.batch)
@@ -148,7 +164,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        loss, gate_entropy, *gate_mean = self.means(batch, self.backward(batch))
+        loss, gate_entropy, *gate_mean = self.means(batch, self.backward_or_stop(batch))
         self.sum_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -177,6 +193,16 @@ class _Training:
             (loss / len(batch.places)).backward()
             mean, entropy = hydralora.gate_stats(self.model, reset=True)
             sums += torch.tensor([float(loss.detach()), entropy, *mean], dtype=torch.float64)
+        return sums
+
+    def backward_or_stop(self, batch: Batch) -> torch.Tensor:
+        """`backward` on all workers, or DatasetError on all: one that stopped alone would leave the others waiting."""
+        error, sums = None, torch.empty(0)
+        try:
+            sums = self.backward(batch)
+        except DatasetError as bad:
+            error = bad
+        _agree(error, self.world)
         return sums
 
     def means(self, batch: Batch, sums: torch.Tensor) -> list[float]:
@@ -230,6 +256,17 @@ def _label_names(settings: Settings, config: TrainConfig, index: Sequence[Sample
     if not any(any(one.shares(names)) for one in index):
         raise DatasetError(f"gate label: none of the {len(index)} samples has any of the labels {names}")
     return names
+
+
+def _agree(error: Exception | None, world: World) -> None:
+    """Every worker calls this; when one brings an error, it raises it and all others raise OtherWorker."""
+    failed = torch.tensor([0.0 if error is None else 1.0], device=world.device)
+    if world.size > 1:
+        dist.all_reduce(failed)
+    if error is not None:
+        raise error
+    if failed.item():
+        raise OtherWorker("another training worker stopped; its error says why")
 
 
 def _as_rank_0(value: int, world: World) -> int:
