@@ -99,6 +99,7 @@ class ScoreConfig(Section):
     aesthetic: Literal["classical", "laion-v2"] = "classical"
     aesthetic_model: ModelRef | None = None
     aesthetic_head: ModelRef | None = None
+    aesthetic_crop: Literal["centre", "whole"] = "centre"  # laion-v2: CLIP's own crop, or all of a wide picture squeezed
     thumbnail_px: Annotated[int, Field(ge=32, le=512, json_schema_extra=NOT_RESULT)] = 192
 
 
@@ -179,8 +180,11 @@ class TrainConfig(Section):
     shift: float = Field(7.0, gt=0)
     guidance: float = 1.0
     checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
+    ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
+    holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
     seed: int = Field(0, ge=0)
-    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps
+    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
+    keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
 
 
 class GenerateConfig(Section):

@@ -7,9 +7,12 @@ stage writes; the bookkeeping nouns (done, failures, runs, ...) carry their own.
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, NewType, get_type_hints
 
 import pyarrow as pa
+
+VECTOR_WIDTH = 768  # of CLIP ViT-L/14; a vector column has one width, or it cannot be indexed
+Vector = NewType("Vector", list)  # float32, VECTOR_WIDTH of them
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,14 @@ class Score:
     colourfulness: float  # Hasler-Suesstrunk, about 0..110
     sharpness: float  # variance of the Laplacian on 8-bit luma
     palette: str  # "blue, white, orange": most common first
+    blur: float  # 0 sharp .. 1 blurred (Crete et al. 2007); the frames' mean
+    black_share: float  # 0..1 of the frames that are black
+    longest_hold_s: float  # the longest time without a visible change
+    text_share: float  # 0..1 of the picture under subtitles, titles or credits, where most is seen
+    text_box: str  # "x,y,w,h" in shown pixels around that text, "" for none
+    overlay: float  # 0..1: how surely a still logo or watermark lies near a corner
+    static_box: str  # "x,y,w,h" in shown pixels of that logo when likelier than not, else ""
+    phash: str  # perceptual hash of five frames, 80 hexadecimal digits: near-duplicates differ in few bits
     motion_backend: str
     aesthetic_backend: str
 
@@ -87,6 +98,15 @@ class Thumbnail:
 
     clip_id: str
     jpeg: bytes
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What CLIP sees in a clip: the mean of its frames' image embeddings, for search and near-duplicates."""
+
+    clip_id: str
+    vector: Vector  # of length 1; a model narrower than 768 is filled up with zeros, which changes no distance
+    model: str  # id and revision
 
 
 @dataclass(frozen=True)
@@ -166,6 +186,18 @@ class Step:
     gate_mean: list[float]  # per branch, mean over layers
     gate_entropy: float  # nats, mean over layers
     step_s: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The loss on clips that were held out, after some steps of a training run, at one point of the noise scale."""
+
+    train_id: str
+    step: int
+    quarter: int  # of the distribution of t in training: 0 (least noise) .. 3
+    t: float  # 0 (clean) .. 1 (noise), the middle of the quarter
+    loss: float  # mean squared error of the velocity, mean over samples
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -269,8 +301,9 @@ class Run:
 
 NOUNS: dict[str, type] = {
     "files": File, "sources": Source, "clips": Clip, "scores": Score, "thumbnails": Thumbnail,
-    "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent, "adapters": Adapter,
-    "steps": Step, "generations": Generation, "verdicts": Verdict,
+    "embeddings": Embedding, "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent,
+    "adapters": Adapter,
+    "steps": Step, "held_out": HeldOut, "generations": Generation, "verdicts": Verdict,
     "failures": Failure, "done": Done, "fingerprints": Fingerprint, "edits": Edit, "runs": Run,
 }  # fmt: skip
 TABLE_OF: dict[type, str] = {row: name for name, row in NOUNS.items()}
@@ -282,7 +315,7 @@ MEMO_COLUMNS = ("key", "fingerprint", "item_id", "input_id", "attempt", "content
 
 _ARROW: dict[Any, pa.DataType] = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.large_binary(),
-    list[float]: pa.list_(pa.float64()), list[str]: pa.list_(pa.string()),
+    Vector: pa.list_(pa.float32(), VECTOR_WIDTH), list[float]: pa.list_(pa.float64()), list[str]: pa.list_(pa.string()),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ptta_core.config import TrainConfig
 from ptta_core.models import hunyuan, tiny
-from ptta_core.training import checkpoint, dataset, launch, loop, objective
+from ptta_core.training import checkpoint, dataset, held_out, launch, loop, objective
 
 SIZES = {"5x32x32": (2, 4, 4), "9x32x48": (3, 4, 6)}  # bucket -> latent T, h, w
 
@@ -38,9 +38,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def settings(base: str, tmp_path: Path) -> Callable[..., loop.Settings]:
     """A run of 5 samples in batches of 2: 3 steps an epoch, one of them with a single sample."""
 
-    def make(name: str = "run", n_first: int = 3, n_second: int = 2, **config: Any) -> loop.Settings:
+    def make(
+        name: str = "run", n_first: int = 3, n_second: int = 2, apart: tuple[str, ...] = (), **config: Any
+    ) -> loop.Settings:
         folder = tmp_path / name
-        dataset.pin(folder, samples(n_first, n_second))
+        dataset.pin(folder, samples(n_first, n_second), apart)
         chosen = {"rank": 2, "branches": 2, "batch": 2, "learning_rate": 1e-2, "warmup_steps": 2, **config}
         dumped = TrainConfig.model_validate(chosen).model_dump()
         return loop.Settings(str(folder), base, None, "float32", "cpu", 1, dumped, {"labels": ["male", "object"]})
@@ -82,17 +84,17 @@ def kill_in_step(monkeypatch: pytest.MonkeyPatch, run: loop.Settings, step: int)
 
 
 @pytest.mark.parametrize(
-    ("killed_in", "every", "resumed_from"),
-    [(5, 2, 4), (4, 3, 3), (4, 50, 0)],
+    ("killed_in", "every", "resumed_from", "ema_decay"),
+    [(5, 2, 4, 0.0), (4, 3, 3, 0.9), (4, 50, 0, 0.9)],
     ids=["inside an epoch", "at an epoch's boundary", "before any checkpoint"],
 )
 def test_a_killed_run_ends_as_if_never_killed(
     settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch, killed_in: int, every: int,
-    resumed_from: int,
+    resumed_from: int, ema_decay: float,
 ) -> None:  # fmt: skip
-    whole = settings("whole", checkpoint_every=50)
+    whole = settings("whole", checkpoint_every=50, ema_decay=ema_decay)
     loop.train_loop(whole)
-    broken = settings("broken", checkpoint_every=every)
+    broken = settings("broken", checkpoint_every=every, ema_decay=ema_decay)
     kill_in_step(monkeypatch, broken, killed_in)
     folder = Path(broken.run_folder) / loop.CHECKPOINTS
     assert checkpoint.step_of(checkpoint.latest(folder)) == resumed_from
@@ -265,6 +267,111 @@ def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., loop.Settin
         loop.train_loop(dataclasses.replace(run, metadata={"labels": ["male"]}))
     with pytest.raises(dataset.DatasetError, match="none of the 5 samples"):
         loop.train_loop(dataclasses.replace(run, metadata={"labels": ["female", "background"]}))
+
+
+# ------------------------------------------------------------------------------------ the average, and held out
+
+
+def test_the_average_follows_the_weights_and_is_what_is_exported(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    plain, averaged = settings("plain", checkpoint_every=1), settings("averaged", ema_decay=0.5)
+    seen: list[list[torch.Tensor]] = []
+    real = loop.Average.update
+
+    def watched(self: loop.Average, step: int) -> None:
+        if not seen:
+            seen.append([shadow.clone() for shadow in self.shadow])
+        seen.append([one.detach().clone() for one in self.parameters])
+        real(self, step)
+
+    monkeypatch.setattr(loop.Average, "update", watched)
+    loop.train_loop(plain)
+    loop.train_loop(averaged)
+    assert [line["loss"] for line in metrics(plain)] == [line["loss"] for line in metrics(averaged)]
+    expected = [one.double() for one in seen[0]]
+    for step, weights in enumerate(seen[1:], start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = [decay * old + (1 - decay) * new.double() for old, new in zip(expected, weights)]
+    last, mean = (load_file(Path(run.run_folder) / loop.ADAPTER) for run in (plain, averaged))
+    for name, wanted, weights in zip(sorted(mean), expected, seen[-1]):
+        torch.testing.assert_close(mean[name].double(), wanted, rtol=1e-5, atol=1e-7)
+        assert torch.equal(last[name], weights) and not torch.equal(mean[name], weights)
+
+
+def test_held_out_samples_are_measured_and_never_learned(
+    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = ("sample1", "sample4")
+    run = settings(apart=apart, checkpoint_every=1)
+    learned: set[str] = set()
+    real = loop._Training.backward
+
+    def backward(self: Any, batch: dataset.Batch) -> torch.Tensor:
+        learned.update(self.index[place].latent_id for place in batch.places)
+        return real(self, batch)
+
+    monkeypatch.setattr(loop._Training, "backward", backward)
+    loop.train_loop(run)
+    assert learned == {"sample0", "sample2", "sample3"}
+    folder = Path(run.run_folder)
+    assert loop.total_steps(dataset.read_index(folder), TrainConfig(**run.config)) == 4
+    lines = [json.loads(line) for line in (folder / loop.HELD_OUT).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and {line["samples"] for line in lines} == {2}
+    times = lines[0]["t"]
+    assert times == sorted(times) and times == held_out.times(7.0) and len(times) == 4
+    shares = [sum(objective.draw(torch.Size([1]), 0, index, 7.0)[1] < t for index in range(2000)) / 2000 for t in times]
+    assert shares == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8], abs=0.04)  # the middle of each quarter
+    assert dataclasses.asdict(dataset.read_index(folder)[1])["held_out"] is True
+
+
+def test_the_held_out_loss_is_the_mean_error_at_fixed_noise_for_any_split(
+    settings: Callable[..., loop.Settings],
+) -> None:
+    run = settings(apart=("sample0", "sample1", "sample4"))
+    alone, *two = (loop._Training(run, loop.World(rank, size)) for rank, size in ((0, 1), (0, 2), (1, 2)))
+    sums = alone.held_out_losses()
+    torch.testing.assert_close(two[0].held_out_losses() + two[1].held_out_losses(), sums)
+    by_hand = torch.zeros(())
+    for one in alone.held_out:
+        sample = dataset.read_sample(run.run_folder, one)
+        noise = held_out.noise(sample["latents"].shape, 0, one, 2)
+        by_hand += objective.velocity_loss(alone.model, sample, noise, held_out.times(7.0)[2], 1.0, torch.float32,
+                                           "cpu").detach()  # fmt: skip
+    assert float(sums[2]) == pytest.approx(float(by_hand))
+    assert len(set(sums.tolist())) == 4 and alone.measure(1)["loss"] == pytest.approx((sums / 3).tolist())
+
+
+def test_whole_sources_are_held_out() -> None:
+    source_of = {f"latent{number}": f"source{number % 7}" for number in range(70)}
+    apart = held_out.choose(source_of, 0.3, 0)
+    sources = {source_of[latent] for latent in apart}
+    assert len(sources) == 2 and apart == {latent for latent in source_of if source_of[latent] in sources}
+    assert held_out.choose(source_of, 0.3, 0) == apart
+    assert len({frozenset(held_out.choose(source_of, 0.3, seed)) for seed in range(8)}) > 1
+    lopsided = {f"latent{number}": "long" if number else "short" for number in range(20)}
+    for seed in range(6):
+        assert 0 < len(held_out.choose(lopsided, 0.05, seed)) < 20
+    assert held_out.choose({"a": "only"}, 0.0, 0) == set()
+    with pytest.raises(dataset.DatasetError, match=r"holdout_share = 0.1 .*1 source, 2 are needed"):
+        held_out.choose({"a": "only", "b": "only"}, 0.1, 0)
+
+
+def test_the_best_the_newest_and_every_nth_checkpoint_stay(tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([parameter])
+    losses = [9.0, 5.0, 7.0, 3.0, 3.0, 4.0, 8.0, 6.0, 7.0]
+    for step, loss in enumerate(losses, start=1):
+        parameter.sum().backward()
+        optimizer.step()
+        checkpoint.save(tmp_path, step, {"a": parameter}, optimizer, None, loss, keep_every=3)
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["3", "4", "6", "8", "9"]
+    best = checkpoint.best(tmp_path)
+    assert best and checkpoint.step_of(best) == 4
+    with pytest.raises(checkpoint.CheckpointError, match="no average"):
+        checkpoint.load_average(best)
 
 
 # -------------------------------------------------------------------------------------------------- the samples

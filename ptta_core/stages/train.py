@@ -12,7 +12,7 @@ from typing import Any
 from ptta_core.config import Recipe
 from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.rows import Adapter, Step
+from ptta_core.rows import Adapter, HeldOut, Step
 from ptta_core.view import View
 
 PIN = "pin.json"
@@ -26,13 +26,13 @@ class TrainItem:
     train_id: str
     input_id: str
     latents: int
-    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels, source_id
     fresh: bool = False
 
 
 def inputs(view: View) -> Items:
     """One item: the current latents, or those that an unfinished run was pinned to."""
-    columns = ["key", "latent_id", "bucket", "labels", "content_id"]
+    columns = ["key", "latent_id", "clip_id", "bucket", "labels", "content_id"]
     table = view.rows("encode", columns)
     fingerprint = view.fingerprint("train")
     input_id = digest_set(table["latent_id"].to_pylist())
@@ -45,7 +45,8 @@ def inputs(view: View) -> Items:
         return Items.of([item], "train_id", [item.input_id], note)
     if not table.num_rows:
         raise StageError("train: there are no latents to learn from; see `ptta show admissions` and failures")
-    keys = {row["key"]: row for row in table.to_pylist()}
+    source_of = {clip["clip_id"]: clip["source_id"] for clip in view.rows("split").to_pylist()}
+    keys = {row["key"]: row | {"source_id": source_of[row["clip_id"]]} for row in table.to_pylist()}
     item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh)
     return Items.of([item], "train_id", [input_id])
 
@@ -66,8 +67,8 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     return own | {"base.dtype": recipe.base.dtype}
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step,), hold_lease=False,
-       models=lambda recipe: [recipe.base.model])  # fmt: skip
+@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut),
+       hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
     for item in todo:
@@ -80,12 +81,14 @@ def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
 def pin(folder: Path, item: TrainItem, job: Job) -> None:
     """Write the run's samples into its folder once: from here on the run reads nothing else."""
     from ptta_core.memo import now
-    from ptta_core.training import dataset
+    from ptta_core.training import dataset, held_out
 
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PIN).exists():
         return
-    dataset.pin(folder, samples(item, job.store))
+    sources = {row["latent_id"]: row["source_id"] for row in item.keys.values()}
+    kept_apart = held_out.choose(sources, job.config.holdout_share, job.config.seed) if sources else set()
+    dataset.pin(folder, samples(item, job.store), kept_apart)
     if item.fresh:
         abandon_others(folder.parent, item, job)
     record = {"train_id": item.train_id, "input_id": item.input_id, "fingerprint": job.fingerprint, "at": now(),
@@ -134,13 +137,16 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     launch.fit(settings, job.site.train, job.site.ray, job.report)
 
 
-def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step]:
-    """The adapter by its bytes, and every step of its run."""
+def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step | HeldOut]:
+    """The adapter by its bytes, every step of its run, and what it scored on the clips held out."""
     from ptta_core import models
 
     path = folder / "adapter.safetensors"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    steps: list[Adapter | Step] = [Step(train_id=item.train_id, **line) for line in lines]
+    lines = read_lines(folder / "metrics.jsonl")
+    steps = [Step(train_id=item.train_id, **line) for line in lines]
+    measured = [HeldOut(item.train_id, line["step"], quarter, t, loss, line["samples"])
+                for line in read_lines(folder / "held_out.jsonl")
+                for quarter, (t, loss) in enumerate(zip(line["t"], line["loss"]))]  # fmt: skip
     tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
     adapter = Adapter(
         adapter_id=digest_file(path), train_id=item.train_id, path=path.relative_to(job.home).as_posix(),
@@ -148,7 +154,12 @@ def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step]:
         parameters=count_parameters(path), base=models.describe(job.recipe.base.model, job.models),
         base_revision=job.recipe.base.model.revision or "",
     )  # fmt: skip
-    return [adapter, *steps]
+    return [adapter, *steps, *measured]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """A file of JSON lines; nothing where there is none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def count_parameters(path: Path) -> int:

@@ -1,7 +1,8 @@
 """Checkpoints of a training run: adapter and AdamW state only, so they stay small beside a large base model.
 
-`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors and state.json. The folder gets its name
-by one rename after everything in it is on the disk: a checkpoint is there whole or not at all.
+`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors, state.json, and average.safetensors
+where an average of the weights is kept. The folder gets its name by one rename after everything in it is on the disk:
+a checkpoint is there whole or not at all. It is made between optimizer steps, so no half-summed gradient belongs to it.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,8 +27,14 @@ class CheckpointError(ValueError):
     kind = "bad_checkpoint"
 
 
-def save(folder: Path, step: int, adapter: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state after `step` optimizer steps, then drop all but the newest KEEP. The checkpoint's folder."""
+def save(
+    folder: Path, step: int, adapter: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer,
+    average: dict[str, torch.Tensor] | None = None, held_out: float | None = None, keep_every: int | None = None,
+) -> Path:  # fmt: skip
+    """Write the state after `step` optimizer steps. The checkpoint's folder.
+
+    Then drop all but the newest KEEP, the one of the least `held_out` loss, and every `keep_every` steps one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final, part = folder / f"step-{step:08d}", folder / f".step-{step:08d}.part"
     if final.exists():
@@ -35,15 +43,16 @@ def save(folder: Path, step: int, adapter: dict[str, torch.Tensor], optimizer: t
     part.mkdir()
     state = optimizer.state_dict()["state"]
     moments = {f"{place}.{name}": value for place, values in state.items() for name, value in values.items()}
-    for name, tensors in (("adapter", adapter), ("optimizer", moments)):
+    parts = {"adapter": adapter, "optimizer": moments} | ({} if average is None else {"average": average})
+    for name, tensors in parts.items():
         path = part / f"{name}.safetensors"
         save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
         _sync(path)
-    write_whole(part / "state.json", json.dumps({"step": step}).encode())
+    write_whole(part / "state.json", json.dumps({"step": step, "held_out": held_out}).encode())
     sync_folder(part)
     os.rename(part, final)
     sync_folder(folder)
-    _prune(folder)
+    _prune(folder, keep_every)
     return final
 
 
@@ -55,7 +64,7 @@ def latest(folder: Path) -> Path | None:
 
 def step_of(checkpoint: Path | None) -> int:
     """How many optimizer steps a checkpoint holds; 0 for None."""
-    return int(json.loads((checkpoint / "state.json").read_text())["step"]) if checkpoint else 0
+    return int(_state(checkpoint)["step"]) if checkpoint else 0
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -66,6 +75,14 @@ def path_of(folder: Path, step: int) -> Path:
 def load_adapter(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The adapter's tensors, on the CPU."""
     return load_file(checkpoint / "adapter.safetensors")
+
+
+def load_average(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The average's tensors, on the CPU. Raises CheckpointError where it holds none."""
+    path = checkpoint / "average.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{checkpoint} holds no average of the weights, which train.ema_decay asks for")
+    return load_file(path)
 
 
 def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -87,8 +104,21 @@ def _all(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def _prune(folder: Path) -> None:
+def best(folder: Path) -> Path | None:
+    """The whole checkpoint of the least held-out loss, the earliest of equals; None where none has one."""
+    losses = {path: loss for path in _all(folder) if (loss := _state(path).get("held_out")) is not None}
+    return min(losses, key=lambda path: losses[path], default=None)
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "state.json").read_text())
+
+
+def _prune(folder: Path, keep_every: int | None) -> None:
+    kept = best(folder)
     for old in _all(folder)[:-KEEP]:
+        if old == kept or (keep_every and step_of(old) % keep_every == 0):
+            continue
         doomed = old.with_name(f".{old.name}.old")  # a half-deleted folder must not look like a checkpoint
         os.rename(old, doomed)
     for doomed in [*folder.glob(".*.old"), *folder.glob(".*.part")]:

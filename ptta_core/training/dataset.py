@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Sample:
     latent_id: str
     bucket: str
     labels: str = ""
+    held_out: bool = False  # measured, never learned from
 
     def shares(self, names: Sequence[str]) -> list[float]:
         """See label_shares."""
@@ -59,9 +60,12 @@ class Batch:
         return [(self.places[at], self.first + at) for at in range(rank, len(self.places), size)]
 
 
-def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]]) -> None:
+def pin(
+    run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]], held_out: Container[str] = ()
+) -> None:
     """Write (latent_id, bucket, labels, safetensors bytes) below `run_folder`, once: pinned already is a no-op.
 
+    held_out: the latent_ids that are only measured.
     `samples` is read one by one, and not at all where the index exists. Raises DatasetError for no sample at all, or
     for the same latent_id twice.
     """
@@ -74,7 +78,7 @@ def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]]) 
         if latent_id in pinned:
             raise DatasetError(f"sample {latent_id} came twice")
         write_whole(_file(folder, latent_id), tensors)
-        pinned[latent_id] = Sample(latent_id, bucket, labels)
+        pinned[latent_id] = Sample(latent_id, bucket, labels, latent_id in held_out)
     if not pinned:
         raise DatasetError("there is no sample to train on")
     sync_folder(folder / "data")
@@ -84,12 +88,17 @@ def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]]) 
 
 
 def read_index(run_folder: str | Path) -> list[Sample]:
-    """The pinned samples, by latent_id. Raises DatasetError where nothing is pinned."""
+    """The pinned samples, by latent_id, those held out too (see split). Raises DatasetError where nothing is pinned."""
     path = Path(run_folder) / "index.json"
     try:
         return [Sample(**line) for line in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"no readable index of samples at {path}: {error}") from error
+
+
+def split(index: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """(learned from, held out), each in the order of the index."""
+    return [one for one in index if not one.held_out], [one for one in index if one.held_out]
 
 
 def read_sample(run_folder: str | Path, sample: Sample) -> dict[str, torch.Tensor]:

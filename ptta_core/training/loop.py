@@ -6,12 +6,13 @@ any number of workers, and a worker without a sample adds zeros. Samples pass on
 sample whatever the batch, and no text is padded.
 """
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import torch.distributed as dist
 from ptta_core.config import TrainConfig
 from ptta_core.models import hydralora
 from ptta_core.models.hunyuan import load_transformer, pick_device, torch_dtype
-from ptta_core.training import checkpoint
+from ptta_core.training import checkpoint, held_out
+from ptta_core.training.average import Average
 from ptta_core.training.checkpoint import CheckpointError
 from ptta_core.training.dataset import (
     Batch,
@@ -32,13 +34,15 @@ from ptta_core.training.dataset import (
     label_mean,
     read_index,
     read_sample,
+    split,
     steps_an_epoch,
     sync_folder,
     write_whole,
 )
 from ptta_core.training.objective import draw, velocity_loss
 
-ADAPTER, METRICS, CHECKPOINTS = "adapter.safetensors", "metrics.jsonl", "checkpoints"
+ADAPTER, METRICS, HELD_OUT = "adapter.safetensors", "metrics.jsonl", "held_out.jsonl"
+CHECKPOINTS = "checkpoints"
 FINISHED = -1
 
 log = logging.getLogger(__name__)
@@ -78,15 +82,16 @@ class World:
 
 
 def total_steps(index: Sequence[Sample], config: TrainConfig) -> int:
-    """Optimizer steps of the whole run."""
-    return config.epochs * steps_an_epoch(index, config.batch)
+    """Optimizer steps of the whole run; samples that are held out make none."""
+    return config.epochs * steps_an_epoch(split(index)[0], config.batch)
 
 
 def train_loop(settings: Settings, world: World | None = None) -> None:
     """Train from the newest checkpoint, if any, to the end; rank 0 leaves RUN/adapter.safetensors.
 
     A finished run returns at once. `world` None: alone, on the settings' device. RUN/metrics.jsonl has one line a step:
-    {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, step_s}.
+    {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, step_s}. Where samples are held out,
+    RUN/held_out.jsonl has one a checkpoint: {step, t, loss (one a t), samples}.
     Raises DatasetError, CheckpointError, NotFinite: on every worker alike, as OtherWorker where it is another's.
     """
     world = world or World(device=pick_device(settings.device))
@@ -122,7 +127,7 @@ class _Training:
     def __init__(self, settings: Settings, world: World) -> None:
         self.settings, self.world, self.folder = settings, world, Path(settings.run_folder)
         self.config = config = TrainConfig(**settings.config)
-        self.index = read_index(self.folder)
+        self.index, self.held_out = split(read_index(self.folder))
         self.labels = _label_names(settings, config, self.index)
         self.dtype = torch_dtype(settings.dtype)
         self.model: Any = load_transformer(settings.base, settings.revision, settings.dtype, world.device)
@@ -134,12 +139,14 @@ class _Training:
             self.model.enable_gradient_checkpointing()
         self.parameters: list[torch.nn.Parameter] = list(hydralora.adapter_parameters(self.model))
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.average = Average(self.parameters, config.ema_decay) if config.ema_decay else None
 
     def run(self, start: int) -> None:
         """From `start` finished steps, loaded before, to the end."""
         config, total = self.config, total_steps(self.index, self.config)
         if self.world.rank == 0:
             _truncate(self.folder / METRICS, start)
+            _truncate(self.folder / HELD_OUT, start)
         an_epoch = steps_an_epoch(self.index, config.batch)
         batches: list[Batch] = []
         for step in range(start, total):
@@ -147,8 +154,10 @@ class _Training:
             if not batches or place == 0:
                 batches = epoch_batches(self.index, config.batch, config.seed, epoch)
             line = self.step(step, batches[place])
+            due = (step + 1) % config.checkpoint_every == 0 or step + 1 == total
+            measured = self.measure(step + 1) if due and self.held_out else None
             if self.world.rank == 0:
-                self.record(line, last=step + 1 == total)
+                self.record(line, due, measured)
         if self.world.rank == 0:
             self.finish()
 
@@ -156,6 +165,8 @@ class _Training:
         log.info("resuming from %s", path.name)
         hydralora.load_adapter_state(self.model, checkpoint.load_adapter(path))
         checkpoint.load_optimizer(path, self.optimizer)
+        if self.average:
+            self.average.load(checkpoint.load_average(path))
 
     def step(self, step: int, batch: Batch) -> dict[str, Any]:
         """One optimizer step; its line of metrics."""
@@ -164,7 +175,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        loss, gate_entropy, *gate_mean = self.means(batch, self.backward_or_stop(batch))
+        loss, gate_entropy, *gate_mean = self.means(self.together(self.backward, batch), len(batch.places))
         self.sum_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -172,6 +183,8 @@ class _Training:
             raise NotFinite(f"step {step + 1}: loss {loss}, gradient norm {norm}; samples: {samples}. "
                             "Lower train.learning_rate, or check these samples.")  # fmt: skip
         self.optimizer.step()
+        if self.average:
+            self.average.update(step + 1)
         return {"step": step + 1, "loss": loss, "grad_norm": norm, "lr": lr, "gate_mean": gate_mean,
                 "gate_entropy": gate_entropy, "step_s": time.monotonic() - began}  # fmt: skip
 
@@ -180,37 +193,67 @@ class _Training:
 
         Returns the sums over its samples of (loss, gate entropy in nats, mean weight of each branch), float64.
         """
-        config, device = self.config, self.world.device
+        config = self.config
         sums = torch.zeros(2 + config.branches, dtype=torch.float64)
         for place, sample_index in batch.share(self.world.rank, self.world.size):
             sample = read_sample(self.folder, self.index[place])
             noise_CTHW, t = draw(sample["latents"].shape, config.seed, sample_index, config.shift)
-            shares = self.index[place].shares(self.labels)
-            labels_1N = torch.tensor([shares], device=device) if any(shares) else None  # None: all branches alike
-            hydralora.set_condition(self.model, labels_1N, sample["pooled"][None].to(device).float())
+            self.condition(self.index[place], sample)
             hydralora.collect_gates(self.model, True)
-            loss = velocity_loss(self.model, sample, noise_CTHW, t, config.guidance, self.dtype, device)
+            loss = self.loss(sample, noise_CTHW, t)
             (loss / len(batch.places)).backward()
             mean, entropy = hydralora.gate_stats(self.model, reset=True)
             sums += torch.tensor([float(loss.detach()), entropy, *mean], dtype=torch.float64)
         return sums
 
-    def backward_or_stop(self, batch: Batch) -> torch.Tensor:
-        """`backward` on all workers, or DatasetError on all: one that stopped alone would leave the others waiting."""
+    def condition(self, one: Sample, sample: dict[str, torch.Tensor]) -> None:
+        """What the gates read of a sample."""
+        shares, device = one.shares(self.labels), self.world.device
+        labels_1N = torch.tensor([shares], device=device) if any(shares) else None  # None: all branches alike
+        hydralora.set_condition(self.model, labels_1N, sample["pooled"][None].to(device).float())
+
+    def loss(self, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float) -> torch.Tensor:
+        """See velocity_loss."""
+        return velocity_loss(self.model, sample, noise_CTHW, t, self.config.guidance, self.dtype, self.world.device)
+
+    def together(self, compute: Callable[..., torch.Tensor], *given: Any) -> torch.Tensor:
+        """`compute(*given)` on all workers, or DatasetError on all: one stopped alone would leave others waiting."""
         error, sums = None, torch.empty(0)
         try:
-            sums = self.backward(batch)
+            sums = compute(*given)
         except DatasetError as bad:
             error = bad
         _agree(error, self.world)
         return sums
 
-    def means(self, batch: Batch, sums: torch.Tensor) -> list[float]:
-        """What `backward` summed, over the samples of all workers, a sample of the global batch."""
+    def means(self, sums: torch.Tensor, samples: int) -> list[float]:
+        """Sums over this worker's samples, added up over all workers, a sample."""
         if self.world.size > 1:
             sums = sums.to(self.world.device)
             dist.all_reduce(sums)
-        return (sums / len(batch.places)).tolist()
+        return (sums / samples).tolist()
+
+    def measure(self, step: int) -> dict[str, Any]:
+        """The held-out loss after `step` steps, of the weights that would be exported now."""
+        with self.exported():
+            losses = self.means(self.together(self.held_out_losses), len(self.held_out))
+        return {"step": step, "t": held_out.times(self.config.shift), "loss": losses, "samples": len(self.held_out)}
+
+    @torch.no_grad()
+    def held_out_losses(self) -> torch.Tensor:
+        """The sums over this worker's held-out samples, one a quarter of the noise scale, float64."""
+        sums = torch.zeros(held_out.QUANTILES, dtype=torch.float64)
+        for one in self.held_out[self.world.rank :: self.world.size]:
+            sample = read_sample(self.folder, one)
+            self.condition(one, sample)
+            for place, t in enumerate(held_out.times(self.config.shift)):
+                noise_CTHW = held_out.noise(sample["latents"].shape, self.config.seed, one, place)
+                sums[place] += float(self.loss(sample, noise_CTHW, t))
+        return sums
+
+    def exported(self) -> contextlib.AbstractContextManager[None]:
+        """The weights that are exported: their average, where one is kept."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
 
     def sum_gradients(self) -> None:
         """Add up all workers' gradients in one flat all-reduce; a parameter that was not used has a gradient of 0."""
@@ -225,22 +268,23 @@ class _Training:
         for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
             gradient.copy_(part.view_as(gradient))
 
-    def record(self, line: dict[str, Any], last: bool) -> None:
-        """Append the line, on the disk before the checkpoint that counts it."""
-        due = line["step"] % self.config.checkpoint_every == 0 or last
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            if due:
-                os.fsync(file.fileno())
+    def record(self, line: dict[str, Any], due: bool, measured: dict[str, Any] | None) -> None:
+        """Append the lines, on the disk before the checkpoint that counts them."""
+        if measured:
+            _append(self.folder / HELD_OUT, measured, sync=True)
+        _append(self.folder / METRICS, line, sync=due)
         if due:
-            state = hydralora.adapter_state(self.model)
-            checkpoint.save(self.folder / CHECKPOINTS, line["step"], state, self.optimizer)
+            checkpoint.save(
+                self.folder / CHECKPOINTS, line["step"], hydralora.adapter_state(self.model), self.optimizer,
+                self.average.state() if self.average else None,
+                sum(measured["loss"]) / len(measured["loss"]) if measured else None, self.config.keep_every,
+            )  # fmt: skip
 
     def finish(self) -> None:
         """The adapter file, whole or not at all: its presence says that the run is finished."""
         mean = {"label_mean": label_mean(self.index, self.labels)} if self.labels else {}
-        hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata | mean)
+        with self.exported():
+            hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata | mean)
         sync_folder(self.folder)
 
 
@@ -276,6 +320,14 @@ def _as_rank_0(value: int, world: World) -> int:
     told = torch.tensor([value], dtype=torch.int64, device=world.device)
     dist.broadcast(told, src=0)
     return int(told.item())
+
+
+def _append(path: Path, line: dict[str, Any], sync: bool) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
 
 
 def _truncate(path: Path, step: int) -> None:
