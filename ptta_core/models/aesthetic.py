@@ -30,9 +30,7 @@ class Looks(NamedTuple):
 
 def looks(image_rgb: np.ndarray) -> Looks:
     """Brightness, colourfulness, sharpness and palette of a uint8 RGB picture [H,W,3]."""
-    return Looks(
-        brightness(image_rgb), colourfulness(image_rgb), sharpness(image_rgb), ", ".join(palette([image_rgb]))
-    )
+    return Looks(brightness(image_rgb), colourfulness(image_rgb), sharpness(image_rgb), ", ".join(palette([image_rgb])))
 
 
 # -------------------------------------------------------------------------------------------- classical measures
@@ -150,7 +148,7 @@ class LaionV2:
     """LAION's improved aesthetic predictor (V2): CLIP's projected image embedding, L2-normalised, and a linear head.
 
     Preprocessing is CLIP's own (shorter side to 224 bicubic, centre crop): what the head was trained on. The crop
-    leaves the sides of a wide picture out.
+    leaves the sides of a wide picture out; a processor made with crop "whole" squeezes all of it into the square.
     """
 
     def __init__(self, model: Any, processor: Any, head: dict[str, Any], device: str = "cpu", batch: int = 32) -> None:
@@ -172,23 +170,38 @@ class LaionV2:
 
     def __call__(self, images_rgb: list[np.ndarray]) -> list[float]:
         """Scores, about 1 to 10, of uint8 RGB pictures [H,W,3] of any sizes."""
-        with self.torch.inference_mode():
-            starts = range(0, len(images_rgb), self.batch)
-            return [value for start in starts for value in self._batch(images_rgb[start : start + self.batch])]
+        return self.scores(self.embed(images_rgb))
 
-    def _batch(self, images_rgb: list[np.ndarray]) -> list[float]:
+    def embed(self, images_rgb: list[np.ndarray]) -> np.ndarray:
+        """CLIP's projected image embeddings of such pictures, of length 1: float32 [N,D]."""
+        parts = [images_rgb[start : start + self.batch] for start in range(0, len(images_rgb), self.batch)]
+        width = self.model.config.projection_dim
+        return np.concatenate([np.empty((0, width), np.float32), *(self._embed(part) for part in parts)])
+
+    def scores(self, embeddings_ND: np.ndarray) -> list[float]:
+        """The head on embeddings of length 1: without that it gives 20 to 30."""
         functional = self.torch.nn.functional
-        pixels_N3HW = self.processor(images=images_rgb, return_tensors="pt")["pixel_values"].to(self.device)
-        hidden_ND = self.model(pixel_values=pixels_N3HW).image_embeds.float()
-        hidden_ND = functional.normalize(hidden_ND, dim=-1)  # without it the head gives 20 to 30
-        for layer in HEAD_LAYERS:  # no activations between: the published head is one affine map
-            weight, bias = self.head[f"layers.{layer}.weight"], self.head[f"layers.{layer}.bias"]
-            hidden_ND = functional.linear(hidden_ND, weight, bias)
+        with self.torch.inference_mode():
+            hidden_ND = self.torch.from_numpy(embeddings_ND).to(self.device)
+            for layer in HEAD_LAYERS:  # no activations between: the published head is one affine map
+                weight, bias = self.head[f"layers.{layer}.weight"], self.head[f"layers.{layer}.bias"]
+                hidden_ND = functional.linear(hidden_ND, weight, bias)
         return hidden_ND[:, 0].tolist()
 
+    def _embed(self, images_rgb: list[np.ndarray]) -> np.ndarray:
+        with self.torch.inference_mode():
+            pixels_N3HW = self.processor(images=images_rgb, return_tensors="pt")["pixel_values"].to(self.device)
+            hidden_ND = self.model(pixel_values=pixels_N3HW).image_embeds.float()
+            return self.torch.nn.functional.normalize(hidden_ND, dim=-1).cpu().numpy()
 
-def laion_v2(clip: ModelRef, head: ModelRef, device: str = "cpu", models_folder: str | Path = "") -> LaionV2:
-    """LAION V2 with weights from folders or the hub, safetensors only. Raises WeightsError, OSError."""
+
+def laion_v2(
+    clip: ModelRef, head: ModelRef, device: str = "cpu", models_folder: str | Path = "", crop: str = "centre"
+) -> LaionV2:
+    """LAION V2 with weights from folders or the hub, safetensors only; crop: centre or whole.
+
+    Raises WeightsError, OSError.
+    """
     from safetensors.torch import load_file
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -200,6 +213,9 @@ def laion_v2(clip: ModelRef, head: ModelRef, device: str = "cpu", models_folder:
     at: dict[str, Any] = {"revision": revision or "main"}
     model = Vision.from_pretrained(source, use_safetensors=True, **at)
     processor = CLIPImageProcessor.from_pretrained(source, **at)
+    if crop == "whole":
+        side: Any = model.config.image_size
+        processor.do_center_crop, processor.size = False, {"height": side, "width": side}
     return LaionV2(model, processor, load_file(weights_file(head, models_folder)), device)
 
 
@@ -211,5 +227,5 @@ def make_aesthetic(config: ScoreConfig, device: str = "cpu", models_folder: str 
         case "laion-v2":
             if config.aesthetic_model is None or config.aesthetic_head is None:
                 raise ValueError("score.aesthetic laion-v2 needs score.aesthetic_model and score.aesthetic_head")
-            return laion_v2(config.aesthetic_model, config.aesthetic_head, device, models_folder)
+            return laion_v2(config.aesthetic_model, config.aesthetic_head, device, models_folder, config.aesthetic_crop)
     raise ValueError(f"score.aesthetic = {config.aesthetic!r}; choices: classical, laion-v2")

@@ -1,6 +1,7 @@
 """The few frames of a clip that a model looks at, picked while the clip is decoded."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,15 @@ class Decoded(Protocol):
     def pts(self) -> int: ...
     @property
     def image(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """A decoded frame with another picture in its place: its luma, say."""
+
+    index: int
+    pts: int
+    image: np.ndarray
 
 
 class Nearest:
@@ -52,3 +62,18 @@ class Nearest:
         if not found:
             raise EmptyClip(f"no frames between pts {self.wanted_pts[0]:.0f} and {self.wanted_pts[-1]:.0f}")
         return found
+
+
+def square_pixels(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture [H,W,3] squeezed into some other shape, stretched to the aspect ratio of `width` to `height`.
+
+    The shorter side stays. A picture within 2 % of that ratio, or with no known one (0), is given back as it is.
+    """
+    import cv2
+
+    if not width or not height:
+        return image
+    short = min(image.shape[:2])
+    size = (max(short, round(short * width / height)), max(short, round(short * height / width)))
+    stretched = (size[0] / size[1]) / (image.shape[1] / image.shape[0])
+    return image if 0.98 < stretched < 1.02 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -1,9 +1,11 @@
-"""clips -> scores: how much each clip moves and how good it looks.
+"""clips -> scores: how much each clip moves, how good it looks, what lies over it and what it resembles.
 
-A clip is decoded once, in colour at the size that motion is measured at; three of its frames are kept in colour.
+A clip is decoded once, at the size that motion is measured at. Every frame goes through the meters of motion, of black
+and of freezes; a dozen are kept in gray for overlays and the perceptual hash, three in colour for looks.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +14,18 @@ from typing import TYPE_CHECKING
 from ptta_core import fleet
 from ptta_core.config import ScoreConfig
 from ptta_core.memo import Batch, Items, Job, stage
-from ptta_core.rows import Score, Thumbnail
+from ptta_core.rows import VECTOR_WIDTH, Embedding, Score, Thumbnail, Vector
 from ptta_core.view import View
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ptta_core.models.overlay import Box
+    from ptta_core.models.quality import Quality
+
 LOOKED_AT = (0.1, 0.5, 0.9)  # of the clip's length
+
+Row = Score | Thumbnail | Embedding
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,28 @@ class ScoreItem:
     @property
     def portrait(self) -> bool:
         """Whether the picture is taller than wide."""
-        width, height = (int(part) for part in self.crop.split(",")[2:]) if self.crop else (self.width, self.height)
+        _, _, width, height = self.shown
         return height > width
+
+    @property
+    def shown(self) -> tuple[int, int, int, int]:
+        """x, y, width, height of the clip's part of the shown picture, px; a width of 0 is unknown."""
+        if self.crop:
+            x, y, width, height = (int(part) for part in self.crop.split(","))
+            return x, y, width, height
+        return 0, 0, self.width, self.height
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one pass over a clip's frames leaves behind."""
+
+    grays: "list[np.ndarray]"  # every frame [H,W], for motion
+    times_s: list[float]
+    looks: "list[np.ndarray]"  # some of them, evenly spread, for overlays
+    hashed: "list[np.ndarray]"  # and at the places of the perceptual hash
+    pictures: "list[np.ndarray]"  # RGB [H,W,3] at 10, 50 and 90 %, with square pixels
+    quality: "Quality"
 
 
 class Scorer:
@@ -59,57 +86,119 @@ class Scorer:
             import torch
 
             torch.set_num_threads(threads)
-        self.config = config
+        self.config, self.threads = config, threads
         self.flow = motion.make_flow(config, device, models_folder)
         self.aesthetic = aesthetic.make_aesthetic(config, device, models_folder)
         self.backends = backends(config, models_folder)
 
-    def __call__(self, items: list[ScoreItem]) -> list[list[Score | Thumbnail]]:
-        """A Score and a Thumbnail for each clip. Raises video's errors, and EmptyClip for a span without frames."""
-        return [self._score(item) for item in items]
+    def __call__(self, items: list[ScoreItem]) -> list[list[Row]]:
+        """A Score, a Thumbnail and with CLIP an Embedding for each clip, the next one decoded while one is measured.
 
-    def _score(self, item: ScoreItem) -> list[Score | Thumbnail]:
+        Raises video's errors, and EmptyClip for a span without frames.
+        """
+        if self.threads < 2:
+            return [self._score(item, self._decode(item)) for item in items]
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._decode, items[0]) if items else None
+            found = []
+            for item, following in zip(items, [*items[1:], None]):
+                assert coming is not None
+                decoded = coming.result()
+                coming = ahead.submit(self._decode, following) if following else None
+                found.append(self._score(item, decoded))
+        return found
+
+    def _score(self, item: ScoreItem, seen: Decoded) -> list[Row]:
         from ptta_core import video
-        from ptta_core.models import aesthetic, motion
+        from ptta_core.models import aesthetic, motion, overlay, phash, quality
 
-        grays, times_s, pictures = self._decode(item)
-        moved = motion.measure(grays, times_s, self.flow, self.config.gap_s)
-        seen = [aesthetic.looks(picture) for picture in pictures]
-        values = self.aesthetic(pictures)
+        moved = motion.measure(seen.grays, seen.times_s, self.flow, self.config.gap_s)
+        over = overlay.measure(seen.looks)
+        looks = [aesthetic.looks(picture) for picture in seen.pictures]
+        values, embedding = self._judge(item, seen.pictures)
+        size = seen.looks[0].shape
         score = Score(
             clip_id=item.clip_id,
             **moved._asdict(),
             aesthetic=_mean(values),
             aesthetic_frames=values,
-            brightness=_mean([one.brightness for one in seen]),
-            colourfulness=_mean([one.colourfulness for one in seen]),
-            sharpness=_mean([one.sharpness for one in seen]),
-            palette=", ".join(aesthetic.palette(pictures)),
+            brightness=_mean([one.brightness for one in looks]),
+            colourfulness=_mean([one.colourfulness for one in looks]),
+            sharpness=_mean([one.sharpness for one in looks]),
+            palette=", ".join(aesthetic.palette(seen.pictures)),
+            blur=_mean([quality.blur(aesthetic.luma(picture)) for picture in seen.pictures]),
+            **seen.quality._asdict(),
+            text_share=over.text_share,
+            text_box=in_shown_px(over.text_box, size, item),
+            overlay=over.overlay,
+            static_box=in_shown_px(over.static_box, size, item),
+            phash=phash.clip_hash(seen.hashed),
             motion_backend=self.backends[0],
             aesthetic_backend=self.backends[1],
         )
-        width = self.config.thumbnail_px
-        return [score, Thumbnail(item.clip_id, video.jpeg(pictures[len(pictures) // 2], width=width, quality=85))]
+        middle = seen.pictures[len(seen.pictures) // 2]
+        jpeg = video.jpeg(middle, width=self.config.thumbnail_px, quality=85)
+        return [score, Thumbnail(item.clip_id, jpeg), *embedding]
 
-    def _decode(self, item: ScoreItem) -> tuple[list["np.ndarray"], list[float], list["np.ndarray"]]:
-        """(gray frames [H,W], their times in s, the colour frames [H,W,3] nearest to 10, 50 and 90 %) of a clip."""
-        from ptta_core import video
+    def _judge(self, item: ScoreItem, pictures: "list[np.ndarray]") -> tuple[list[float], list[Embedding]]:
+        """(the aesthetic of each picture, the clip's embedding when the aesthetic comes from CLIP)."""
         from ptta_core.models import aesthetic
-        from ptta_core.models.frames import Nearest
+
+        if not isinstance(self.aesthetic, aesthetic.LaionV2):
+            return self.aesthetic(pictures), []
+        embeddings = self.aesthetic.embed(pictures)
+        vector = mean_vector(embeddings)
+        return self.aesthetic.scores(embeddings), [Embedding(item.clip_id, vector, self.backends[1])]
+
+    def _decode(self, item: ScoreItem) -> Decoded:
+        """One pass over a clip's frames. Raises EmptyClip and video's errors."""
+        from ptta_core import video
+        from ptta_core.models import aesthetic, overlay, phash
+        from ptta_core.models.frames import Look, Nearest, square_pixels
+        from ptta_core.models.quality import QualityMeter
 
         width, height = self.config.width, self.config.height
         if item.portrait:
             width, height = height, width
-        nearest = Nearest(item.start_pts, item.end_pts, LOOKED_AT)
-        grays, times_s = [], []
+        evenly = [(look + 0.5) / overlay.LOOKS for look in range(overlay.LOOKS)]
+        coloured, looks, hashed = (
+            Nearest(item.start_pts, item.end_pts, places) for places in (LOOKED_AT, evenly, phash.PLACES)
+        )
+        meter, grays, times_s = QualityMeter(), [], []
         for frame in video.read_frames(
             item.path, stream=item.stream, start_pts=item.start_pts, end_pts=item.end_pts, width=width, height=height,
-            pixel="rgb24",
+            pixel="rgb24", crop=item.crop,
         ):  # fmt: skip
-            grays.append(aesthetic.luma(frame.image))
+            gray = aesthetic.luma(frame.image)
+            grays.append(gray)
             times_s.append(frame.time_s)
-            nearest.offer(frame)
-        return grays, times_s, nearest.images()
+            meter.add(gray, frame.time_s)
+            coloured.offer(frame)
+            for nearest in (looks, hashed):
+                nearest.offer(Look(frame.index, frame.pts, gray))
+        pictures = [square_pixels(picture, *item.shown[2:]) for picture in coloured.images()]
+        return Decoded(grays, times_s, looks.distinct(), hashed.images(), pictures, meter.result())
+
+
+def in_shown_px(box: "Box | None", size: tuple[int, ...], item: ScoreItem) -> str:
+    """A box in px of the measured size [H,W] as "x,y,w,h" in px of the source as shown; "" for none."""
+    if box is None:
+        return ""
+    left, top, width, height = item.shown
+    if not width or not height:
+        height, width = size[:2]
+    x1, x2 = (round(x * width / size[1]) for x in box[::2])
+    y1, y2 = (round(y * height / size[0]) for y in box[1::2])
+    return f"{left + x1},{top + y1},{x2 - x1},{y2 - y1}"
+
+
+def mean_vector(embeddings_ND: "np.ndarray") -> Vector:
+    """The mean of embeddings, of length 1 and with zeros up to the width of the column."""
+    import numpy as np
+
+    mean = embeddings_ND.mean(0)
+    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return Vector(np.pad(mean, (0, max(0, VECTOR_WIDTH - len(mean)))).astype(np.float32).tolist())
 
 
 def backends(config: ScoreConfig, models_folder: str | Path = "") -> tuple[str, str]:
@@ -134,7 +223,7 @@ def inputs(view: View) -> Items:
     return view.clip_items(ScoreItem)
 
 
-@stage(Score, version=1, id_field="clip_id", inputs=inputs, also=(Thumbnail,), models=lambda recipe: [
+@stage(Score, version=2, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("score.")])  # fmt: skip
 def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
     """Measure each clip once; nothing here decides."""

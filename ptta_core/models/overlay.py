@@ -1,0 +1,311 @@
+"""Text and logos that lie over the picture: where they are in a clip, from a dozen of its frames. No weights to load.
+
+Text: strokes brighter than their surroundings, all of one brightness, of letter size, in a row, and still there at the
+next look. A logo: a small patch near a corner whose edges stay while the picture around it changes. Both are judged by
+a logistic function of a few plain features; its numbers were fitted by benchmarks/overlays.py on drawn subtitles and
+logos over real animation. A dark text on a bright ground is not looked for: outlines of drawings are too much like it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ptta_core.models.overlay_fit import LOGO, LOGO_BIAS, TEXT, TEXT_BIAS
+
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in px, the ends not included
+Line = tuple[float, Box]  # log odds of being text
+
+LOOKS = 12  # frames of a clip that are looked at, spread evenly
+STROKE_PX = 13  # wider things than this are no strokes, at 320 x 576
+CONTRAST = 40  # gray levels by which a stroke is brighter than its surroundings
+LOCAL = 0.6  # and by which share of the strongest stroke beside it: keeps strokes apart inside outlines
+MOST_STROKES = 400  # the strongest of a frame; more is texture
+# how still edges are looked for: (least mean gradient, gray levels a px; least coherence 0..1; gap to close, px)
+LEVELS = ((2.5, 0.8, 9), (5, 0.8, 9), (5, 0.8, 5), (8, 0.85, 9), (8, 0.85, 5), (12, 0.85, 9), (12, 0.85, 5),
+          (18, 0.9, 9), (26, 0.9, 9))  # fmt: skip
+CORNER = 0.25  # a logo's centre is this near to the picture's edge, as a share of its size, in both directions
+RING_PX = 10  # around a logo
+
+
+class Overlay(NamedTuple):
+    """What lies over a clip's picture. Boxes are in px of the frames given."""
+
+    text_share: float  # 0..1 of the picture under text, at the look that shows most; text must show at two looks
+    text_box: Box | None  # around all that text
+    overlay: float  # 0..1: how surely a still logo lies near a corner
+    static_box: Box | None  # the likeliest logo, when likelier than not
+
+
+def measure(grays: Sequence[np.ndarray]) -> Overlay:
+    """Text and logos over a clip, from some of its frames (uint8 [H,W], about 320 x 576, in order of time).
+
+    With one frame, text is judged by its form alone, and a logo cannot be told from the picture: 0.
+    """
+    looks = [strokes(gray) for gray in grays]
+    scored = [_scored_lines(looks, at) for at in range(len(looks))]
+    lines = [[box for score, box in look if score > 0] for look in scored]
+    seen = [_seen_twice(lines, at) for at in range(len(looks))]
+    size = grays[0].size
+    shares = [sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes) / size for boxes in seen]
+    letters = [line for look in scored for line in look]
+    logo, box = (0.0, None) if len(grays) < 3 else find_logo(grays, letters)
+    return Overlay(min(1.0, max(shares)), _around([box for boxes in seen for box in boxes]), logo, box)
+
+
+def recurring_box(boxes: Sequence[str], least_share: float = 0.25) -> str:
+    """The still logo of a source, "x,y,w,h", from its clips' `static_box`; "" when none recurs.
+
+    A box recurs when at least two clips, and `least_share` of them all, have one that covers it by half. A shot with a
+    still camera hides a logo that the other shots show: what recurs holds for every clip of the source.
+    """
+    parsed = [tuple(int(part) for part in box.split(",")) for box in boxes if box]
+    corners = [(x, y, x + w, y + h) for x, y, w, h in parsed]
+    support = [sum(_overlap(one, other) > 0.5 for other in corners) for one in corners]
+    if not support or max(support) < max(2, least_share * len(boxes)):
+        return ""
+    x, y, w, h = parsed[support.index(max(support))]
+    return f"{x},{y},{w},{h}"
+
+
+# ------------------------------------------------------------------------------------------------------- text
+
+
+class Strokes(NamedTuple):
+    """The bright strokes of one frame."""
+
+    mask_HW: np.ndarray  # bool
+    parts_N9: np.ndarray  # x, y, w, h, area, peak, core share, stroke width, contrast of each
+
+
+def strokes(gray_HW: np.ndarray) -> Strokes:
+    """Thin parts of a uint8 picture [H,W] that are brighter than their surroundings, of the size of letters."""
+    import cv2
+
+    window = np.ones((STROKE_PX, STROKE_PX), np.uint8)
+    hat = cv2.morphologyEx(gray_HW, cv2.MORPH_TOPHAT, window)
+    mask = ((hat > CONTRAST) & (hat >= LOCAL * cv2.dilate(hat, window))).view(np.uint8)
+    _count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    x, y, w, h, area = stats.T
+    letter = (h >= 4) & (h <= 40) & (w <= 110) & (area >= 6) & (w <= 8 * h) & (h <= 12 * w)
+    letter &= (x > 0) & (y > 0) & (x + w < gray_HW.shape[1]) & (y + h < gray_HW.shape[0])
+    letter[0] = False  # the background
+    ids = np.flatnonzero(letter)
+    if len(ids) < 2:
+        return Strokes(mask.astype(bool), np.zeros((0, 9)))
+    edge = (mask > 0) & (cv2.erode(mask, np.ones((3, 3), np.uint8)) == 0)
+    peak, core, outline, contrast = _inside(labels, letter, gray_HW, hat, edge)
+    own = area[ids]
+    width = 2 * own / np.maximum(outline, 1)
+    columns = (x[ids], y[ids], w[ids], h[ids], own, peak, core / own, width, contrast)
+    return Strokes(mask.astype(bool), np.stack(columns, 1).astype(np.float64))
+
+
+def _inside(labels: np.ndarray, wanted: np.ndarray, gray: np.ndarray, hat: np.ndarray, edge: np.ndarray) -> Any:
+    """(brightest, pixels within 25 of it, outline's pixels, strongest contrast) of each wanted component."""
+    flat = labels.ravel()
+    places = np.flatnonzero(wanted[flat])
+    places = places[np.argsort(flat[places], kind="stable")]
+    starts = np.flatnonzero(np.diff(flat[places], prepend=-1))
+    levels = gray.ravel()[places].astype(np.int16)
+    peak = np.maximum.reduceat(levels, starts)
+    core = levels >= np.repeat(peak - 25, np.diff(starts, append=len(places)))
+    outline = np.add.reduceat(edge.ravel()[places].astype(np.int32), starts)
+    contrast = np.maximum.reduceat(hat.ravel()[places], starts)
+    return peak, np.add.reduceat(core.astype(np.int32), starts), outline, contrast
+
+
+def text_rows(found: Strokes) -> list[np.ndarray]:
+    """Strokes that could be a line of text: rows of `parts_N9` side by side, alike in height, brightness and width."""
+    parts = found.parts_N9
+    if len(parts) > MOST_STROKES:
+        parts = parts[np.sort(np.argsort(-parts[:, 8], kind="stable")[:MOST_STROKES])]
+    if len(parts) < 2:
+        return []
+    x, y, w, h, _, peak, _, width, contrast = parts.T
+    lower, higher = np.minimum.outer(h, h), np.maximum.outer(h, h)
+    shared = np.minimum.outer(y + h, y + h) - np.maximum.outer(y, y)
+    gap = np.maximum.outer(x, x) - np.minimum.outer(x + w, x + w)
+    alike = (shared >= 0.5 * lower) & (higher <= 3 * lower) & (gap <= 0.9 * higher + 2)
+    alike &= (np.abs(np.subtract.outer(peak, peak)) < 25) & (np.abs(np.subtract.outer(contrast, contrast)) < 90)
+    alike &= np.maximum.outer(width, width) <= 2.2 * np.minimum.outer(width, width)
+    labels = np.arange(len(parts))
+    while True:
+        following = np.where(alike, labels[None], len(parts)).min(1)
+        if (following == labels).all():
+            break
+        labels = following
+    return [parts[labels == label] for label in np.unique(labels) if (labels == label).sum() >= 2]
+
+
+def text_features(row_N9: np.ndarray, mask: np.ndarray, others: Sequence[np.ndarray]) -> tuple[Box, dict[str, float]]:
+    """Where a row of strokes is and what it is like; `others` are the masks of the looks before and after."""
+    x, y, w, h, area, peak, core, width, contrast = row_N9.T
+    box = (int(x.min()), int(y.min()), int((x + w).max()), int((y + h).max()))
+    inside = mask[box[1] : box[3], box[0] : box[2]]
+    tall, long, letter = box[3] - box[1], box[2] - box[0], float(np.percentile(h, 75))
+    stays = [0.0]
+    for other in others:
+        then = other[box[1] : box[3], box[0] : box[2]]
+        stays.append(float((inside & then).sum() / max(1, (inside | then).sum())))
+    dense = float(inside.mean())
+    starts = (inside[:, 1:] & ~inside[:, :-1]).sum(1)
+    return box, {
+        "strokes": np.log(len(row_N9)), "length": np.log(long / letter), "lines": np.log(tall / letter),
+        "peak_spread": float(peak.std()) / 50, "width_spread": float(width.std() / width.mean()),
+        "contrast": float(np.median(contrast)) / 50, "density": dense, "density_squared": dense**2,
+        "own": float(area.sum() / max(1, inside.sum())), "stays": max(stays),
+        "boldness": float(np.median(width)) / letter, "peak": float(peak.mean()) / 50, "letter": np.log(letter),
+        "starts": float(starts.max()) / (long / letter), "fullest": float(np.percentile(inside.mean(1), 80)),
+        "core": float(np.average(core, weights=area)),
+    }  # fmt: skip
+
+
+def _scored_lines(looks: Sequence[Strokes], at: int) -> list[Line]:
+    """Possible lines of text at one look; above a score of 0 (log odds) they are taken for text."""
+    others = [looks[near].mask_HW for near in (at - 1, at + 1) if 0 <= near < len(looks)]
+    found = []
+    for row in text_rows(looks[at]):
+        box, features = text_features(row, looks[at].mask_HW, others)
+        found.append((TEXT_BIAS + sum(TEXT[name] * value for name, value in features.items()), box))
+    return found
+
+
+def _seen_twice(lines: Sequence[list[Box]], at: int) -> list[Box]:
+    """The lines of one look that the look before or after has too; all of them when there is only one look."""
+    if len(lines) == 1:
+        return lines[0]
+    near = [box for other in (at - 1, at + 1) if 0 <= other < len(lines) for box in lines[other]]
+    return [box for box in lines[at] if any(_overlap(box, other) > 0.3 for other in near)]
+
+
+# ------------------------------------------------------------------------------------------------------ logos
+
+
+class Edges(NamedTuple):
+    """How the edges of some frames [H,W] behave over time; gray levels a px."""
+
+    mean: np.ndarray  # length of the mean gradient: edges that stay
+    length: np.ndarray  # mean length of the gradient: all edges
+    spread: np.ndarray  # standard deviation of the brightness, gray levels
+
+
+def edges(grays: Sequence[np.ndarray]) -> Edges:
+    """Edges over time of uint8 frames [H,W]; one frame at a time is worked on."""
+    import cv2
+
+    sums: Any = [0.0] * 5
+    for gray in grays:
+        smooth = cv2.GaussianBlur(gray, (3, 3), 0)
+        across, down = (cv2.Sobel(smooth, cv2.CV_32F, *way, scale=1 / 8) for way in ((1, 0), (0, 1)))
+        level = smooth.astype(np.float32)
+        new = (across, down, cv2.magnitude(across, down), level, level * level)
+        sums = [one + more for one, more in zip(sums, new)]
+    across, down, length, level, square = (one / len(grays) for one in sums)
+    return Edges(cv2.magnitude(across, down), length, np.sqrt(np.maximum(0, square - level * level)))
+
+
+def logo_candidates(over_time: Edges, letters: Sequence[Line]) -> list[tuple[Box, dict[str, float]]]:
+    """Patches of still edges near a corner, with what they are like; the same logo usually comes several times.
+
+    letters: possible lines of text of all looks; a logo is often made of letters.
+    """
+    import cv2
+
+    still = (over_time.mean > 3) & (over_time.mean > 0.85 * over_time.length)
+    frame = {
+        "frame_still": float(still.sum() / max(1, (over_time.length > 3).sum())),
+        "frame_edges": float(np.log1p(np.percentile(over_time.mean, 97))),
+    }
+    found = []
+    for least, coherence, gap in LEVELS:
+        strong = (over_time.mean > least) & (over_time.mean > coherence * over_time.length)
+        patches = cv2.morphologyEx(strong.view(np.uint8), cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
+        patches = cv2.morphologyEx(patches, cv2.MORPH_OPEN, np.ones((4, 4), np.uint8))
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=8)
+        for label in range(1, count):
+            x, y, w, h, area = (int(value) for value in stats[label])
+            if _in_corner(x, y, w, h, still.shape):
+                inside = strong[y : y + h, x : x + w] & (labels[y : y + h, x : x + w] == label)
+                if inside.sum() >= 12:
+                    box = (x, y, x + w, y + h)
+                    features = _logo_features(over_time, still, box, inside, area, least)
+                    found.append((box, frame | features | {"letters": _lettered(box, letters)}))
+    return found
+
+
+def _in_corner(x: int, y: int, w: int, h: int, shape: tuple[int, ...]) -> bool:
+    """Whether a box has a logo's size and place."""
+    height, width = shape
+    sized = 0.02 * width <= w <= 0.25 * width and 0.025 * height <= h <= 0.25 * height
+    whole = x > 1 and y > 1 and x + w < width - 1 and y + h < height - 1
+    across, down = (x + w / 2) / width, (y + h / 2) / height
+    return sized and whole and min(across, 1 - across) <= CORNER and min(down, 1 - down) <= CORNER
+
+
+def _logo_features(over_time: Edges, still: np.ndarray, box: Box, inside: np.ndarray, area: int, least: float
+                   ) -> dict[str, float]:  # fmt: skip
+    x1, y1, x2, y2 = box
+    height, width = still.shape
+    w, h = x2 - x1, y2 - y1
+    top, left = max(0, y1 - RING_PX), max(0, x1 - RING_PX)
+    place = (slice(top, min(height, y2 + RING_PX)), slice(left, min(width, x2 + RING_PX)))
+    ring = np.ones(still[place].shape, bool)
+    ring[max(0, y1 - 2 - top) : y2 + 2 - top, max(0, x1 - 2 - left) : x2 + 2 - left] = False
+    own = (slice(y1, y2), slice(x1, x2))
+    mean, length = over_time.mean[own][inside], over_time.length[own][inside]
+    strength, around = float(np.log(mean.mean())), float(over_time.length[place][ring].mean())
+    still_share, ring_spread = float(inside.mean()), float(np.log1p(over_time.spread[place][ring].mean()))
+    to_corner = [min(middle, 1 - middle) for middle in ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)]
+    return {
+        "strength": strength, "strength_squared": strength**2,
+        "coherence": float((mean / np.maximum(length, 1e-3)).mean()), "ring_spread": ring_spread,
+        "spread": float(np.log1p(over_time.spread[own].mean())), "ring_still": float(still[place][ring].mean()),
+        "still": still_share, "still_squared": still_share**2, "edges": float(np.log1p(over_time.length[own].mean())),
+        "size": float(np.log(w * h / (width * height))), "corner": float(np.hypot(*to_corner)),
+        "ring_edges": float(np.log1p(around)), "aspect": float(np.log(w / h)),
+        "aspect_squared": float(np.log(w / h)) ** 2, "filled": area / (w * h),
+        "contrast": float(np.log1p(mean.mean() / (around + 0.5))), "level": float(np.log(least)),
+        "ring_strength": float(np.log1p(np.percentile(over_time.mean[place][ring], 95))),
+    }  # fmt: skip
+
+
+def _lettered(box: Box, letters: Sequence[Line]) -> float:
+    """The best score, -6 to 4, of the possible lines of text that lie mostly inside a box and fill a third of it."""
+    best = -6.0
+    for score, (x1, y1, x2, y2) in letters:
+        across, down = min(x2, box[2]) - max(x1, box[0]), min(y2, box[3]) - max(y1, box[1])
+        both = max(0, across) * max(0, down)
+        if 2 * both > (x2 - x1) * (y2 - y1) and 3 * both > (box[2] - box[0]) * (box[3] - box[1]):
+            best = max(best, score)
+    return min(4.0, best)
+
+
+def find_logo(grays: Sequence[np.ndarray], letters: Sequence[Line]) -> tuple[float, Box | None]:
+    """(how surely a still logo lies near a corner, 0..1; its box when that is above one half)."""
+    scored = [(LOGO_BIAS + sum(LOGO[name] * value for name, value in features.items()), box)
+              for box, features in logo_candidates(edges(grays), letters)]  # fmt: skip
+    if not scored:
+        return 0.0, None
+    best, box = max(scored)
+    return float(1 / (1 + np.exp(-best))), box if best > 0 else None
+
+
+# ------------------------------------------------------------------------------------------------------ boxes
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(0, across) * max(0, down)
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other)]
+    return both / (sum(areas) - both)
+
+
+def _around(boxes: Sequence[Box]) -> Box | None:
+    """The smallest box around all."""
+    if not boxes:
+        return None
+    x1, y1, x2, y2 = zip(*boxes)
+    return min(x1), min(y1), max(x2), max(y2)
