@@ -31,14 +31,16 @@ def real(data: Path) -> list[Path]:
 def copies(films: Sequence[Path], folder: Path, count: int) -> list[Path]:
     """`count` MP4 files made of these films in turn, each with bytes, and so an identity, of its own.
 
-    A box of type `free` (ISO 14496-12) is appended, which every reader skips: decoding costs what it did.
+    A box of type `free` (ISO 14496-12) is appended, which every reader skips: decoding costs what it did. Files that
+    are there already are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for number, film in zip(range(count), cycle(films)):
         box = f"copy {number}".encode()
         made.append(folder / f"{number:04}.mp4")
-        made[-1].write_bytes(film.read_bytes() + struct.pack(">I", 8 + len(box)) + b"free" + box)
+        if not made[-1].exists():
+            made[-1].write_bytes(film.read_bytes() + struct.pack(">I", 8 + len(box)) + b"free" + box)
     return made
 
 

@@ -82,6 +82,7 @@ def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each thing; medians are shown")
     parser.add_argument("--quick", action="store_true", help="a smoke run: everything small, figures mean nothing")
+    parser.add_argument("--footage", help="a folder to prepare footage in, and to find it again")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     return parser

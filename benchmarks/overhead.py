@@ -33,10 +33,9 @@ def share(outcome: Outcome, workers: int) -> float:
     return (outcome.seconds - outcome.start_up_s - outcome.compute_s / max(1, workers)) / outcome.seconds
 
 
-def measure(folder: Path, workers: int, clips: int, rounds: int) -> Result:
+def measure(folder: Path, drawn: Path, workers: int, clips: int, rounds: int) -> Result:
     """Score the same clips `rounds` times."""
-    films = cartoons(folder / "drawn", range(2))
-    copies(films, folder / "videos", max(1, round(clips / CLIPS_A_FILM)))
+    copies(cartoons(drawn / "cartoon", range(1)), folder / "videos", max(1, round(clips / CLIPS_A_FILM)))
     found = []
     for number in range(rounds):
         found.append(score_all(folder / f"workspace-{number}", folder / "videos", workers))
@@ -66,9 +65,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=200)
     asked = parser.parse_args()
     with scratch() as folder:
-        small = asked.quick
-        show(measure(folder, 0 if small else asked.workers, 15 if small else asked.clips, 1 if small else asked.rounds),
-             asked)  # fmt: skip
+        drawn = Path(asked.footage).resolve() if asked.footage else folder
+        wanted = (0, 15, 1) if asked.quick else (asked.workers, asked.clips, asked.rounds)
+        show(measure(folder, drawn, *wanted), asked)
 
 
 if __name__ == "__main__":

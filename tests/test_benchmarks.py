@@ -1,0 +1,91 @@
+"""The benchmarks run, print their table and end with the figures by name. What they measure here means nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+
+
+def figures(script: str, *words: str) -> tuple[dict, str]:
+    """The figures of a smoke run, and all that it printed."""
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--json", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *table, last = done.stdout.strip().splitlines()
+    return json.loads(last), "\n".join(table)
+
+
+@pytest.fixture(scope="module")
+def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Footage that the benchmarks share, so that it is drawn once."""
+    return tmp_path_factory.mktemp("footage")
+
+
+def test_overhead(footage_folder: Path) -> None:
+    found, table = figures("overhead.py", "--footage", str(footage_folder))
+    assert found["clips"] >= 10 and found["overhead_share"] < 1
+    assert found["wall_s"][0] > found["compute_s"][0] > 0
+    assert "overhead_share" in table and "start-up" in table
+
+
+def test_curation(footage_folder: Path) -> None:
+    parts = [word for part in "acf" for word in ("--part", part)]
+    found, table = figures("curation.py", *parts, "--footage", str(footage_folder), "--markdown")
+    measured = ("curate_over_floor", "curate_over_decode_480p", "one_more_share")
+    assert all(found[name] > 0 for name in measured)
+    absent = ("curate_over_decode_720p", "curate_over_decode_1080p", "datajuicer_over_motion", "nemo_over_curate")
+    assert {name for name, value in found.items() if value is None} == set(absent)
+    assert table.startswith("| part | what |") and "the drawn cartoon" in table and "not asked for" in table
+
+
+def test_detections_are_scored_by_the_rule() -> None:
+    import boundaries
+
+    film = {"hard_cuts": [100, 200], "gradual": [{"start": 300, "end": 310}], "ambiguous": [{"start": 50, "end": 60}]}
+    hard, every = boundaries.score(film, [55, 102, 203, 304, 315, 400])
+    assert (hard.found, hard.missed, hard.wrong) == (1, 1, 2)  # 203 is too far from 200; 400 is nowhere
+    assert (every.found, every.missed, every.wrong) == (2, 1, 2)
+    assert hard.f1 == pytest.approx(2 / 5)
+    assert boundaries.score({"hard_cuts": [], "gradual": [], "ambiguous": []}, [])[0].f1 == 1.0
+
+
+def test_one_hard_cut_is_found_once() -> None:
+    import boundaries
+
+    film = {"hard_cuts": [100], "gradual": [], "ambiguous": []}
+    assert boundaries.score(film, [99, 101])[0] == boundaries.Tally(1, 0, 1)
+
+
+def test_scenedetects_list_is_read(tmp_path: Path, videos: Path) -> None:
+    import boundaries
+
+    film = next(one for one in boundaries.drawn(videos) if not one["gradual"])
+    found, ran = boundaries.scenedetect(film["path"], tmp_path)
+    assert ran.seconds > 0 and set(found) & set(film["hard_cuts"]), (found, film["hard_cuts"])
+
+
+def test_copies_are_sources_of_their_own(tmp_path: Path, videos: Path) -> None:
+    import footage
+
+    from ptta_core import video
+
+    film = next(videos.glob("*.mp4"))
+    made = footage.copies([film], tmp_path, 3)
+    assert len({path.read_bytes() for path in made}) == 3
+    assert len({video.probe(path) for path in [film, *made]}) == 1
+
+
+def test_a_child_is_pinned_limited_and_heard() -> None:
+    import measure
+
+    told = measure.run([sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"], cores=1).told()
+    assert told == 1
+    with pytest.raises(measure.Died, match="MemoryError"):
+        measure.run([sys.executable, "-c", "bytearray(2**30)"], memory=2**29)
+    with pytest.raises(measure.Died, match="stopped after"):
+        measure.run([sys.executable, "-c", "import time; time.sleep(60)"], limit_s=0.5)
