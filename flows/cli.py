@@ -1,13 +1,18 @@
 """The `ptta` command: `ptta VERB [NOUN]`. Here is the grammar, one function a verb; what a verb does is in verbs.py."""
 
 import argparse
+import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from flows import verbs
 
+# Errors whose message tells a person what to do, by name: importing them here would make `--help` slow.
+TOLD = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
+        "NotFinite", "DatasetError", "CheckpointError", "ServerError"}  # fmt: skip
 STAGES = ("gather", "split", "score", "select", "caption", "admit", "encode", "train", "generate", "evaluate")
 
 
@@ -31,7 +36,7 @@ def _run(group: Any) -> None:
     run.add_argument("--from-stage", metavar="STAGE", choices=STAGES, help="run this stage and those after it")
     run.add_argument("--force", action="append", default=[], metavar="STAGE", choices=STAGES,
                      help="compute this stage again")  # fmt: skip
-    run.add_argument("--limit", type=int, metavar="N", help="the first N videos only")
+    run.add_argument("--limit", type=_positive, metavar="N", help="the first N videos only")
     run.add_argument("--retry-failed", action="store_true", help="try items that failed before again")
     run.add_argument("--fresh", action="store_true", help="start a new training run although one is unfinished")
     run.add_argument("--json", action="store_true", help="end with one JSON object on a line")
@@ -70,6 +75,13 @@ def _verb(group: Any, name: str, text: str, action: Callable[[argparse.Namespace
     return parser
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
 def _workspace(parser: argparse.ArgumentParser) -> None:
     """For a verb that reads an existing workspace."""
     parser.add_argument("--workspace", "-w", required=True, metavar="DIR", help="a workspace that a run has made")
@@ -88,43 +100,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("ptta").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(parsed.action(parsed))
-    except KeyboardInterrupt:
-        print("stopped; what was computed is kept", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("ptta: stopped; what was computed is kept, and the same command goes on from there", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:
         return 0
     except Exception as error:
-        if not _explained(error):
+        message = _explained(error)
+        if message is None:
             raise
-        print(f"ptta: {error}", file=sys.stderr)
+        print(f"ptta: {message}", file=sys.stderr)
         return 1
 
 
-def _explained(error: Exception) -> bool:
-    """Whether the message alone tells a person what to do; anything else is a defect and keeps its traceback."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated like Ctrl-C: Ray is ended, the run recorded."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _explained(error: Exception) -> str | None:
+    """What to tell a person, where the message alone says what to do; None for a defect, which keeps its traceback."""
     from ptta_core.config import ConfigError
 
-    named = {
-        "StageError",
-        "WorkspaceError",
-        "FleetError",
-        "WorkerStartError",
-        "LeaseHeld",
-        "LeaseLost",
-        "TrainingFailed",
-        "NotFinite",
-        "DatasetError",
-        "CheckpointError",
-    }
-    return isinstance(error, ConfigError) or type(error).__name__ in named or _unreachable(error)
-
-
-def _unreachable(error: Exception) -> bool:
-    """Prefect's server could not be reached."""
+    if isinstance(error, ConfigError) or type(error).__name__ in TOLD:
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"the disk is full{where}; what was committed is kept. Free some space and run again: it goes on."
     module = type(error).__module__
-    return module.startswith("httpx") or "Failed to reach API" in str(error) or "ephemeral" in str(error)
+    if module.startswith("httpx") or "Failed to reach API" in str(error):
+        return (f"Prefect's server stopped answering ({error or type(error).__name__}); what was computed is kept. "
+                "Start it again and run the same command: it goes on from there.")  # fmt: skip
+    return None
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def run(parsed: argparse.Namespace) -> int:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # our own lines say what happens
     print("starting Prefect (its temporary server takes a while; PREFECT_API_URL names another)", file=sys.stderr)
     from flows.curate_and_train import curate_and_train
+    from tasks.server import server
     from tasks.session import RunOptions, last_result
 
     options = RunOptions(
@@ -31,7 +32,8 @@ def run(parsed: argparse.Namespace) -> int:
         fresh=parsed.fresh,
     )
     try:
-        result = curate_and_train(parsed.recipe, parsed.site, overrides, options)
+        with server():
+            result = curate_and_train(parsed.recipe, parsed.site, overrides, options)
     except Exception as error:
         if parsed.json and (partly := last_result()):
             print(json.dumps({**partly, "error": str(error)}))
@@ -42,16 +44,18 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _validate(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    """Bad input is refused before anything starts."""
-    from ptta_core.config import load_recipe, load_site
+    """Refuse what can be refused before anything starts: names, fields, the workspace, the folders of footage."""
+    from ptta_core import stages
+    from ptta_core.ops import runs
+    from ptta_core.view import Options
 
-    recipe_part = {field: value for field, value in overrides.items() if not field.startswith("site.")}
-    load_recipe(parsed.recipe, recipe_part)
-    site = load_site(parsed.site, {field.removeprefix("site."): value for field, value in overrides.items()
-                                   if field.startswith("site.")})  # fmt: skip
-    from ptta_core.ops.runs import require_writable
-
-    require_writable(site.model_copy(update={"workspace": parsed.workspace or site.workspace}).home)
+    view = runs.open_view(parsed.recipe, parsed.site, overrides, parsed.workspace, parsed.videos,
+                          Options(limit=parsed.limit))  # fmt: skip
+    runs.require_writable(view.home)
+    folders = [view.absolute(folder.folder).expanduser() for folder in view.recipe.sources.folders]
+    known = (view.home / "tables").is_dir()  # an absent folder may be one that an earlier run has read
+    if not known or not all(folder.is_dir() for folder in folders):
+        stages.load("gather").inputs(view)
 
 
 def _made(result: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from ptta_core import fleet, memo
+from ptta_core.config import ConfigError
 from ptta_core.ops import report, runs
 from ptta_core.stages import RIVER, load
 from ptta_core.stages.select import require_some
@@ -45,7 +46,11 @@ class RunOptions(BaseModel, extra="forbid"):
             load(name)
         first = RIVER.index(self.from_stage) if self.from_stage else 0
         last = RIVER.index(until)
-        return [name for name in RIVER[first:] if name in self.only or (not self.only and RIVER.index(name) <= last)]
+        found = [name for name in RIVER[first:] if name in self.only or (not self.only and RIVER.index(name) <= last)]
+        if not found:
+            raise ConfigError(f"no stage is left to run: the recipe ends with until = {until}, and asked was "
+                              f"{' '.join(['from_stage', str(self.from_stage), *self.only])}")  # fmt: skip
+        return found
 
     def core(self) -> Options:
         """The part that the core reads."""
@@ -86,15 +91,29 @@ def session(recipe: str, site: str, overrides: dict[str, Any] | None, options: R
     message = ""
     try:
         yield opened
+        if not opened.outcomes:
+            raise ConfigError(f"nothing to run: recipe {view.recipe.name} ends with until = {view.recipe.until}, "
+                              "before every stage of this flow")  # fmt: skip
     except BaseException as error:
-        message = f"{type(error).__name__}: {error}"[:2000]
+        message = f"{type(error).__name__}: {error}".rstrip(": ")[:2000]
         raise
     finally:
         fleet.stop()
+        _close(opened, message)
+
+
+def _close(opened: Session, message: str) -> None:
+    """Write the report and the record. Where that fails too, the message that ended the run comes first."""
+    view = opened.view
+    try:
         path = report.write(view, opened.run_id, opened.started, opened.outcomes, message)
         opened.report = str(view.home / path)
         runs.finish(view, opened.run_id, opened.outcomes, message, path.as_posix())
-        _publish(opened)
+    except OSError as error:  # a full disk, a workspace that is gone
+        if not message:
+            raise
+        log.warning("this run has no report or no record: %s", error)
+    _publish(opened)
 
 
 def bring(name: str, opened: Session) -> Any:

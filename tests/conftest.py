@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import Server, server
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, videos: Path, ray_session
 def workspace(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished workspace."""
     return Path(shutil.copytree(finished, tmp_path / "w"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real Prefect server on loopback, one a session; its home and database are its own."""
+    with server(tmp_path_factory.mktemp("prefect")) as found:
+        yield found

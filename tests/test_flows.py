@@ -1,37 +1,49 @@
 """The flows under a real Prefect server: states, artifacts and the record of a run, on curation of the cartoon."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import Server
+
+from ptta_core.stages import RIVER
 
 
 @pytest.fixture(scope="module")
-def prefect_server():
-    from prefect.testing.utilities import prefect_test_harness
+def served(prefect_server: Server) -> Iterator[None]:
+    """This process's flows run on the session's server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with temporary_settings(updates={PREFECT_API_URL: prefect_server.url}):
         yield
 
 
 @pytest.fixture(scope="module")
-def twice(prefect_server, tmp_path_factory) -> tuple[Path, list[dict]]:
+def twice(served, tmp_path_factory) -> tuple[Path, list[dict]]:
     """The flow curate on the cartoon, run twice in this process."""
+    from prefect import tags
+
     from flows.curate import curate
     from tasks.session import RunOptions
 
     workspace = tmp_path_factory.mktemp("flow") / "w"
     overrides = {"site.split.count": 0, "site.score.count": 0}
     options = RunOptions(workspace=str(workspace))
-    return workspace, [curate("demo", "laptop", overrides, options) for _ in range(2)]
+    with tags("twice"):
+        return workspace, [curate("demo", "laptop", overrides, options) for _ in range(2)]
 
 
-def task_runs():
+def seen(tag: str):
+    """What the server holds of the flow runs with this tag: the runs, their tasks' runs, their artifacts."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
     async def read():
         async with get_client() as client:
-            return await client.read_task_runs(), await client.read_flow_runs(), await client.read_artifacts()
+            ours = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
+            return [await one(flow_run_filter=ours) for one in
+                    (client.read_flow_runs, client.read_task_runs, client.read_artifacts)]  # fmt: skip
 
     return asyncio.run(read())
 
@@ -40,7 +52,7 @@ def test_the_second_run_is_cached_and_says_so(twice):
     _, (first, second) = twice
     assert all(counts["computed"] > 0 for counts in first["stages"].values())
     assert all(counts["computed"] == 0 for counts in second["stages"].values())
-    tasks, flow_runs, _ = task_runs()
+    flow_runs, tasks, _ = seen("twice")
     states = sorted(run.state.name for run in tasks)
     assert states == ["Cached"] * 6 + ["Completed"] * 6
     assert {run.state.name for run in flow_runs} == {"Completed"}
@@ -49,13 +61,13 @@ def test_the_second_run_is_cached_and_says_so(twice):
 
 def test_a_run_leaves_a_table_progress_and_a_link_to_the_report(twice):
     workspace, (_, second) = twice
-    _, _, artifacts = task_runs()
+    _, _, artifacts = seen("twice")
     keys = {artifact.key for artifact in artifacts}
     assert {"summary", "report", "progress-score"} <= keys
     assert Path(second["report"]).is_file() and Path(second["report"]).is_relative_to(workspace)
 
 
-def test_a_failing_run_is_recorded_with_its_reason(prefect_server, tmp_path):
+def test_a_failing_run_is_recorded_with_its_reason(served, tmp_path):
     from flows.curate import curate
     from ptta_core.memo import StageError
     from ptta_core.ops import status
@@ -66,3 +78,37 @@ def test_a_failing_run_is_recorded_with_its_reason(prefect_server, tmp_path):
         curate("laptop", "laptop", {}, options)
     found = status.status(str(tmp_path / "w"))["recipes"][0]
     assert found["status"] == "failed" and "no videos found" in found["message"]
+
+
+def test_a_stage_that_was_not_asked_for_says_so(served, twice):
+    from prefect import tags
+
+    from flows.curate_and_train import curate_and_train
+    from flows.stages import select as select_flow
+    from tasks.session import RunOptions
+
+    workspace, _ = twice
+    overrides = {"site.split.count": 0, "site.score.count": 0, "select.theta": 4.0}
+    options = RunOptions(workspace=str(workspace), only=["select"])
+    for flow in (curate_and_train, select_flow):
+        with tags(flow.name):
+            done = flow("demo", "laptop", overrides, options)
+        assert list(done["stages"]) == ["select"]
+    _, tasks, _ = seen("curate-and-train")
+    states = {run.task_key.split("-")[0]: (run.state.name, run.state.message) for run in tasks}
+    assert {name for name, (state, _) in states.items() if state == "Skipped"} == set(RIVER) - {"select"}
+    assert states["score"] == ("Skipped", "not asked for") and states["select"][0] == "Completed"
+    _, tasks, _ = seen("select")
+    assert [run.state.name for run in tasks] == ["Cached"]
+
+
+def test_a_run_with_nothing_to_run_is_refused(served, tmp_path):
+    from flows.curate_and_train import curate_and_train
+    from flows.finetune import finetune
+    from ptta_core.config import ConfigError
+    from tasks.session import RunOptions
+
+    with pytest.raises(ConfigError, match="until = admit"):
+        curate_and_train("laptop", "laptop", {}, RunOptions(workspace=str(tmp_path / "w"), from_stage="train"))
+    with pytest.raises(ConfigError, match="until = admit"):
+        finetune("laptop", "laptop", {}, RunOptions(workspace=str(tmp_path / "w")))
