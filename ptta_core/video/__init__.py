@@ -7,7 +7,7 @@ upright and with square pixels.
 
 from ptta_core.video.opening import Kind, VideoError
 from ptta_core.video.probing import VideoInfo, probe
-from ptta_core.video.reading import Frame, read_frames
+from ptta_core.video.reading import Frame, read_frames, read_luma
 from ptta_core.video.writing import jpeg, write_mp4
 
-__all__ = ["Frame", "Kind", "VideoError", "VideoInfo", "jpeg", "probe", "read_frames", "write_mp4"]
+__all__ = ["Frame", "Kind", "VideoError", "VideoInfo", "jpeg", "probe", "read_frames", "read_luma", "write_mp4"]

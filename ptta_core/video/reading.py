@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ptta_core.video.cleanup import cleaned
+from ptta_core.video.fields import luma
 from ptta_core.video.opening import VideoError, open_file, set_threads, video_stream
 from ptta_core.video.shaping import Shaper, parse_crop
 
@@ -42,8 +43,9 @@ def read_frames(
     crop: "x,y,w,h" in px as shown, cut out before scaling; width and height then speak of the part cut out.
     width and height in px as shown; with one of them the other follows the shown aspect ratio (even), with neither
     the first picture's size holds for all. Damaged places are skipped. A span may be empty; a whole file may not.
-    cleanup: "" | "deinterlace" | "detelecine", as models.interlace.detect says: undone before anything else, and
-    the same for a span as for the whole file; "detelecine" gives fewer pictures, at times between the source's.
+    cleanup: "" | "deinterlace" | "deinterlace bff" (bottom field first) | "detelecine", as models.interlace.detect
+    says; before anything else, and the same for a span as for the whole file. "detelecine" gives four pictures for
+    five, at times between the source's.
     wanted: called with each pts of the span, in order; a picture it says no to is decoded but neither scaled nor
     delivered. Its place is still counted in Frame.index.
     Two pictures that claim one time stay apart by a tick only where decoding began before them both.
@@ -71,6 +73,23 @@ def read_frames(
         container.close()
     if not index and start_pts is None and end_pts is None:
         raise VideoError("no_frames", f"{path}: no picture can be decoded")
+
+
+def read_luma(
+    path: str | os.PathLike[str], *, stream: int, near_pts: int, count: int, cleanup: str = ""
+) -> list[np.ndarray]:
+    """The luma of `count` pictures in a row as stored (neither turned nor scaled), uint8 [H,W] each; fewer at the end.
+
+    They begin where decoding can begin: at the key frame before near_pts. Raises VideoError.
+    """
+    path = os.fspath(path)
+    container = open_file(path)
+    try:
+        source = video_stream(container, path, stream)
+        frames = cleaned(lambda start: timed(pictures(container, source, start), source), source, near_pts, cleanup)
+        return [luma(frame).copy() for _, (_, frame) in zip(range(count), frames)]
+    finally:
+        container.close()
 
 
 def timed(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
