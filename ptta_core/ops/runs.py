@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ptta_core import stages
 from ptta_core.config import ConfigError, Recipe, Site, load_recipe, load_site
 from ptta_core.ids import canonical, digest
 from ptta_core.memo import Outcome, now
-from ptta_core.rows import Run, table_schema, to_arrow
+from ptta_core.rows import BOOKKEEPING, NOUNS, Run, table_schema, to_arrow
+from ptta_core.store import Store
 from ptta_core.view import Options, View
 
 ONE_ITEM = ("select", "admit", "train")  # stages whose input is resolved once and stored with the run
@@ -92,8 +97,36 @@ def last(view_or_store: Any, recipe: str | None = None, run_id: str | None = Non
     return max(ended or rows, key=lambda row: row["at"], default=None)
 
 
+class Then(Store):
+    """The tables as a run left them: what was done or failed later is not seen, so the attempts of its time count."""
+
+    def __init__(self, folder: Path, at: str) -> None:
+        super().__init__(folder)
+        self.then = f"at <= '{at}'"
+
+    def read(self, noun: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """As Store.read, without done and failures younger than the run's end, and without rows of later attempts."""
+        if noun in ("done", "failures"):
+            return super().read(noun, columns, f"({where}) AND {self.then}" if where else self.then)
+        if noun in BOOKKEEPING:
+            return super().read(noun, columns, where)
+        names = list(columns or table_schema(NOUNS[noun]).names)
+        table = super().read(noun, list(dict.fromkeys([*names, "fingerprint", "input_id", "attempt"])), where)
+        if table.num_rows and pc.max(table["attempt"]).as_py() > 1:
+            table = table.filter(pa.array(self._was_done(table), pa.bool_()))
+        return table.select(names)
+
+    def _was_done(self, table: pa.Table) -> list[bool]:
+        done = self.read("done", ["fingerprint", "input_id", "attempt"]).to_pylist()
+        known = {(row["fingerprint"], row["input_id"], row["attempt"]) for row in done}
+        columns = (table[name].to_pylist() for name in ("fingerprint", "input_id", "attempt"))
+        return [row in known for row in zip(*columns)]
+
+
 def view_of(record: dict[str, Any], site: Site) -> View:
-    """The workspace as a recorded run saw it: its recipe, fingerprints and inputs."""
+    """The workspace as a recorded run left it: its recipe, fingerprints, inputs and attempts."""
     recipe = Recipe.model_validate(json.loads(record["recipe_json"]))
     pinned = {"fingerprints": json.loads(record["fingerprints"]), "inputs": json.loads(record["inputs"])}
-    return View(recipe, site, stages.load, pinned=pinned)
+    view = View(recipe, site, stages.load, pinned=pinned)
+    view.store = Then(site.home / "tables", record["at"])
+    return view

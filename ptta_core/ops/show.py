@@ -36,7 +36,8 @@ def rows(noun: str, workspace: str, run: str | None = None) -> list[dict[str, An
     view = runs.view_of(record, site)
     reached = [name for name in stages.RIVER if name in view.pinned["inputs"]]
     if noun == "failures":
-        return [_plain(row) for name in reached for row in view.open_failures(name)]
+        names = value_schema(NOUNS[noun]).names
+        return [{name: row[name] for name in names} for stage in reached for row in view.open_failures(stage)]
     owner = next(name for name in stages.RIVER if NOUNS[noun] in stages.load(name).nouns)
     if owner not in reached:
         return []
