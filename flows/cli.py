@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptta", description="Raw animation footage in, a fine-tuned and judged "
                                      "text-to-video adapter out.")  # fmt: skip
     group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_run, _show, _status, _check, _report):
+    for add in (_run, _show, _status, _check, _report, _export):
         add(group)
     return parser
 
@@ -67,6 +67,17 @@ def _report(group: Any) -> None:
     report = _verb(group, "report", "where the report of a run is", verbs.report)
     _workspace(report)
     report.add_argument("--run", metavar="ID")
+
+
+def _export(group: Any) -> None:
+    export = _verb(group, "export", "a trained adapter as files that other tools load", verbs.export)
+    export.add_argument("noun", metavar="NOUN", choices=("adapter",), help="adapter")
+    export.add_argument("id", metavar="ID", help="an adapter's id, its beginning, or last")
+    _workspace(export)
+    export.add_argument("--format", action="append", default=[], metavar="FORMAT",
+                        help="native, diffusers, branches or comfyui; may be repeated")  # fmt: skip
+    export.add_argument("--mix", metavar="SHARES", help="male=0.7,background=0.3 in place of the gate")
+    export.add_argument("--out", metavar="DIR", help="where to; the workspace's exports by default")
 
 
 def _verb(group: Any, name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

@@ -116,3 +116,13 @@ def report(parsed: argparse.Namespace) -> int:
 
     print(show.report_path(parsed.workspace, parsed.run))
     return 0
+
+
+def export(parsed: argparse.Namespace) -> int:
+    """ptta export adapter ID."""
+    from ptta_core.ops import export as ops
+
+    formats = tuple(parsed.format) or ("native", "diffusers")
+    made = ops.adapter(parsed.workspace, parsed.id, formats, ops.parse_mix(parsed.mix), parsed.out)
+    print(ops.as_text(made))
+    return 0

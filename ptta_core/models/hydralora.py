@@ -294,7 +294,11 @@ def save_adapter(
     if settings is None:
         raise ValueError("the model has no adapter to save")
     tensors = adapter_state(model) if state is None else {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    data = save(tensors, {HEADER_KEY: ids.canonical({**settings, "metadata": dict(metadata)})})
+    write_whole(path, save(tensors, {HEADER_KEY: ids.canonical({**settings, "metadata": dict(metadata)})}))
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write a file so that it is seen whole or not at all. Raises OSError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
