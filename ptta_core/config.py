@@ -8,17 +8,24 @@ Every bad value raises ConfigError naming the field, the value and the choices.
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ptta_core.expression import parse
+from ptta_core.rows import SELECTABLE
 
 HOME = Path(__file__).resolve().parent.parent
 DEPLOYMENTS = HOME / "deployments"
 
 
 Model = TypeVar("Model", bound="Section")
+
+
+TARGET = r"\s*(\d+(?:\.\d+)?)\s*(clips|h|%)\s*"  # of select.target
 
 
 class ConfigError(ValueError):
@@ -58,6 +65,7 @@ class Folder(Section):
 
     folder: str
     licence: str = ""
+    provenance: str = ""  # where the footage comes from, in words or as an address
     exclude: list[str] = []  # glob patterns relative to the folder
 
 
@@ -72,12 +80,16 @@ class SourcesConfig(Section):
 class SplitConfig(Section):
     """How a source is cut into clips."""
 
-    detector: Literal["adaptive", "content"] = "adaptive"
-    threshold: float = Field(3.0, gt=0)  # adaptive: ratio to the neighbourhood; content: mean HSV change
+    detector: Literal["steps", "adaptive", "content"] = "steps"  # steps: our own; the others are PySceneDetect's rules
+    threshold: float | None = Field(None, gt=0)  # steps, adaptive: ratio to the neighbourhood; content: mean HSV change
     min_content: float = Field(15.0, ge=0)  # adaptive only: the least HSV change of a cut
-    fade_threshold: float = Field(12.0, ge=0, le=255)  # mean luma under which the picture is black
+    dissolves: bool = True  # look for them too
+    fade_threshold: float = Field(12.0, ge=0, le=63)  # a picture within this mean luma of black or white is blank
     flash_s: float = Field(0.35, ge=0)  # two cuts this close around the same picture are a flash
-    width: int = Field(320, ge=64)  # px; frames are downscaled to this width for detection
+    width: int = Field(160, ge=64)  # px; frames are downscaled to this width for detection
+    crop_borders: bool = True  # record the picture inside black borders as the clip's crop
+    min_border: float = Field(0.02, gt=0, lt=0.5)  # share of a side: thinner black borders stay
+    cleanup: Literal["auto", "none"] = "auto"  # auto: interlaced and telecined sources are undone, combed ones fail
     min_clip_s: float = Field(1.0, gt=0)
     max_clip_s: float = Field(10.0, gt=0)
 
@@ -87,12 +99,18 @@ class SplitConfig(Section):
             raise ValueError(f"max_clip_s {self.max_clip_s} is below min_clip_s {self.min_clip_s}")
         return self
 
+    @property
+    def cut_threshold(self) -> float:
+        """`threshold`, or the detector's own."""
+        return self.threshold or {"steps": 2.0, "adaptive": 3.0, "content": 27.0}[self.detector]
+
 
 class ScoreConfig(Section):
     """How motion and looks are measured (see docs/decisions.md for the units)."""
 
     motion: Literal["dis", "raft"] = "dis"
     motion_model: ModelRef | None = None
+    motion_dtype: Literal["fp32", "bf16"] = "fp32"  # of raft
     gap_s: float = Field(0.625, gt=0)
     height: int = Field(320, ge=64)
     width: int = Field(576, ge=64)
@@ -104,12 +122,32 @@ class ScoreConfig(Section):
 
 
 class SelectConfig(Section):
-    """Keep a clip when S = alpha * motion_px + (1 - alpha) * aesthetic >= theta, within the bounds."""
+    """Keep a clip when S = alpha * motion_px + (1 - alpha) * aesthetic >= theta, within the bounds and the rule."""
 
     alpha: float = Field(0.7, ge=0, le=1)
     theta: float = 10.0
+    target: str = ""  # "12000 clips", "10 h" or "20 %": solves for theta, which is then not read
     max_motion_px: float | None = Field(None, gt=0)
     min_aesthetic: float | None = None
+    rule: str = ""  # conditions over columns: "static_share < 0.9 and text_share < 0.2"
+    licences: list[str] = []  # of sources; empty: any
+    max_per_source: int | None = Field(None, ge=1)  # the best S of each source
+    duplicates: Literal["keep", "drop"] = "drop"  # drop: of near-duplicates only the best S is kept
+    duplicate_distance: float = Field(0.11, ge=0, le=0.25)  # share of differing bits of two clips' phash
+
+    @field_validator("rule")
+    @classmethod
+    def _rule(cls, text: str) -> str:
+        if text:
+            parse(text, SELECTABLE)
+        return text
+
+    @field_validator("target")
+    @classmethod
+    def _target(cls, text: str) -> str:
+        if text and not re.fullmatch(TARGET, text):
+            raise ValueError(f"target {text!r} is none of '12000 clips', '10 h', '20 %'")
+        return text
 
 
 class CaptionConfig(Section):
@@ -182,6 +220,7 @@ class TrainConfig(Section):
     checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
+    init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older

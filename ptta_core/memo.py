@@ -16,26 +16,29 @@ import datetime as dt
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ptta_core.config import Recipe, Section, Site
+from ptta_core.done import current_rows, plan, read_ledger, write_table
 from ptta_core.fleet import Failed, Spent
 from ptta_core.ids import digest, digest_bytes
 from ptta_core.lease import Lease
 from ptta_core.rows import NOUNS, TABLE_OF, Done, Failure, Fingerprint, table_schema, to_arrow
 
 if TYPE_CHECKING:
+    from ptta_core.done import Plan
     from ptta_core.view import View
+
+__all__ = ["current_rows", "plan", "read_ledger"]  # from done.py, for readers of the memo
 
 log = logging.getLogger("ptta")
 
-Batch = list[tuple[Any, Any]]  # (item, row | list of rows | Failed)
+Batch = list[tuple[Any, Any]]  # (item, row | list of rows | pa.Table of the noun's columns | Failed)
 
 
 class StageError(RuntimeError):
@@ -46,8 +49,8 @@ class StageError(RuntimeError):
 class Items:
     """What a stage has to do: ids at once, values only when asked, since most are usually done already."""
 
-    item_ids: list[str]
-    input_ids: list[str]
+    item_ids: Sequence[str]
+    input_ids: Sequence[str]
     make: Callable[[list[int]], list[Any]]
     note: str = ""
 
@@ -206,62 +209,6 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
-@dataclass
-class Ledger:
-    """What is done and what failed, for one fingerprint: input_id -> highest attempt."""
-
-    done: dict[str, int]
-    failed: dict[str, int]
-
-    def open_failure(self, input_id: str) -> bool:
-        """Whether the last word on an input is a failure; a later success clears it."""
-        return self.failed.get(input_id, 0) > self.done.get(input_id, 0)
-
-    def last_attempt(self, input_id: str) -> int:
-        """0 when it was never tried."""
-        return max(self.done.get(input_id, 0), self.failed.get(input_id, 0))
-
-
-def read_ledger(store: Any, stage_name: str, fingerprint: str) -> Ledger:
-    """What the tables done and failures say."""
-    where = f"stage = '{stage_name}' AND fingerprint = '{fingerprint}'"
-    found = []
-    for noun in ("done", "failures"):
-        table = store.read(noun, ["input_id", "attempt"], where)
-        best = table.group_by("input_id").aggregate([("attempt", "max")])
-        found.append(dict(zip(best["input_id"].to_pylist(), best["attempt_max"].to_pylist())))
-    return Ledger(*found)
-
-
-@dataclass
-class Plan:
-    """Which items a stage would compute now, and under which attempt."""
-
-    todo: list[int]
-    attempts: list[int]
-    reused: int
-    failed: int
-
-
-def plan(items: Items, ledger: Ledger, *, force: bool = False, retry_failed: bool = False) -> Plan:
-    """Split items into todo, reused and failed (failed before, and not asked to be tried again)."""
-    found = Plan([], [], 0, 0)
-    seen: set[str] = set()
-    for index, input_id in enumerate(items.input_ids):
-        if input_id in seen:  # the same content twice: one computation serves both
-            continue
-        seen.add(input_id)
-        again = force or (retry_failed and ledger.open_failure(input_id))
-        if not again and input_id in ledger.done:
-            found.reused += 1
-        elif not again and input_id in ledger.failed:
-            found.failed += 1
-        else:
-            found.todo.append(index)
-            found.attempts.append(ledger.last_attempt(input_id) + 1)
-    return found
-
-
 def run(stage: Stage, view: View, on_progress: Callable[[Progress], None] = lambda progress: None) -> Outcome:
     """Bring a stage up to date: compute what is not done, commit it in batches, count everything.
 
@@ -346,6 +293,7 @@ class Writer:
         self.stage, self.view, self.ids, self.lease = stage, view, ids, lease
         self.computed = self.failed = 0
         self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._tables: list[tuple[dict[str, Any], pa.Table]] = []  # the memo's columns, and the noun's
         self._done: list[Done] = []
         self._failures: list[Failure] = []
         self._last = time.monotonic()
@@ -363,14 +311,19 @@ class Writer:
             if isinstance(result, Failed):
                 self._fail(item, item_id, input_id, attempt, result)
             else:
-                self._succeed(item_id, input_id, attempt, result if isinstance(result, list) else [result])
+                rows = result if isinstance(result, (list, pa.Table)) else [result]
+                self._succeed(item_id, input_id, attempt, rows)
         pending = len(self._done) + len(self._failures)
         if pending >= self.view.site.commit_rows or time.monotonic() - self._last > self.view.site.commit_s:
             self.commit()
 
-    def _succeed(self, item_id: str, input_id: str, attempt: int, rows: list[Any]) -> None:
+    def _succeed(self, item_id: str, input_id: str, attempt: int, rows: list[Any] | pa.Table) -> None:
         fingerprint = self.view.fingerprint(self.stage.name)
-        for ordinal, row in enumerate(rows):  # an item's rows are committed together: their order names them
+        if isinstance(rows, pa.Table):
+            memo = {"fingerprint": fingerprint, "item_id": item_id, "input_id": input_id, "attempt": attempt}
+            self._tables.append((memo, rows))
+        listed = rows if isinstance(rows, list) else []
+        for ordinal, row in enumerate(listed):  # an item's rows are committed together: their order names them
             values = dataclasses.asdict(row)
             noun = TABLE_OF[type(row)]
             memo = {"key": digest(noun, fingerprint, input_id, ordinal, attempt), "fingerprint": fingerprint,
@@ -407,11 +360,13 @@ class Writer:
             store = self.view.store
             for noun in sorted(self._rows, key=lambda name: name == TABLE_OF[self.stage.noun]):
                 store.insert(noun, pa.Table.from_pylist(self._rows[noun], schema=table_schema(NOUNS[noun])))
+            for memo, table in self._tables:
+                write_table(store, self.stage.noun, memo, table)
             if self._failures:
                 store.append("failures", to_arrow(self._failures, table_schema(Failure)))
             if self._done:
                 store.append("done", to_arrow(self._done, table_schema(Done)))
-        self._rows, self._done, self._failures = {}, [], []
+        self._rows, self._tables, self._done, self._failures = {}, [], [], []
         self._last = time.monotonic()
 
 
@@ -437,18 +392,3 @@ def _judge_failures(stage: Stage, view: View, outcome: Outcome) -> None:
 def fingerprint_row(stage_name: str, fingerprint: str, parts: str) -> pa.Table:
     """A row for the table that remembers what fingerprints were made of."""
     return to_arrow([Fingerprint(stage_name, fingerprint, parts)], table_schema(Fingerprint))
-
-
-def current_rows(store: Any, noun: str, fingerprint: str, input_ids: Iterable[str], done: dict[str, int],
-                 columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
-    """Rows of `noun` that answer for these inputs: done, of the highest done attempt, sorted by key."""
-    wanted = [input_id for input_id in set(input_ids) if input_id in done]
-    schema = table_schema(NOUNS[noun])
-    names = list(columns or [name for name in schema.names if not pa.types.is_large_binary(schema.field(name).type)])
-    read = list(dict.fromkeys([*names, "key", "input_id", "attempt"]))
-    table = store.read(noun, read, f"fingerprint = '{fingerprint}'")
-    table = table.filter(pc.is_in(table["input_id"], pa.array(wanted, pa.string())))
-    if any(done[input_id] > 1 for input_id in wanted):
-        best = pa.array([done[input_id] for input_id in table["input_id"].to_pylist()], pa.int64())
-        table = table.filter(pc.equal(table["attempt"], best))
-    return table.sort_by("key").select(names)

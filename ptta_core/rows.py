@@ -24,7 +24,7 @@ class File:
     mtime_ns: int
     inode: int
     source_id: str  # "" when the bytes could not be read
-    status: str  # ok | unreadable
+    status: str  # ok | unreadable | removed
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Source:
     frames: int  # as the container claims; 0 when it does not say
     codec: str
     container: str
+    licence: str  # as the recipe names it for the folder, "" when it does not say
+    provenance: str  # where the footage comes from, as the recipe says
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Score:
     clip_id: str
     motion_px: float  # mean flow length per 0.625 s (score.gap_s) at 320 x 576
     motion_p95_px: float  # 95th percentile over pixels, mean over pairs
+    object_px: float  # mean flow length per gap that is left without the camera's motion
     pairs: int  # frame pairs measured
     static_share: float  # 0..1 of the pairs that hardly move
     saturated: bool  # some pair moved over 80 px: the flow reads too low
@@ -74,6 +77,8 @@ class Score:
     pan_x_px: float  # global camera translation per gap; positive: the picture moves right
     pan_y_px: float  # positive: the picture moves down
     zoom: float  # scale factor per second; 1 = none
+    rotation_deg_s: float  # of the picture; positive: clockwise
+    flicker: float  # mean deviation of the frames' mean luma (0..255) from its running mean over 0.25 s
     aesthetic: float  # 1..10
     aesthetic_frames: list[float]
     brightness: float  # mean luma 0..1
@@ -272,11 +277,11 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Edit:
-    """A person's word about a clip; wins over every rule and every model."""
+    """A person's word about a clip or a source; the newest wins over every rule and every model."""
 
-    clip_id: str
-    field: str
-    value: str
+    clip_id: str  # or a source_id, for the field removed
+    field: str  # selection | removed
+    value: str  # selection: keep | veto | "" (neither any more); removed: why
     author: str
     at: str
 
@@ -344,6 +349,19 @@ def table_schema(noun: type) -> pa.Schema:
 
 def _refuse(noun: type, names: set[str]) -> pa.Schema:
     raise TypeError(f"{noun.__name__} uses a column name of the memo: {sorted(names & set(MEMO_COLUMNS))}")
+
+
+def _selectable() -> pa.Schema:
+    """What a rule of `select` may name: a clip's scores and S, its span, and its source."""
+    scores = [field for field in value_schema(Score) if not pa.types.is_list(field.type)]
+    span = [field for field in value_schema(Clip) if field.name not in ("clip_id", "time_base")]
+    known = {field.name for field in [*scores, *span]}
+    source = [field for field in value_schema(Source) if field.name not in known | {"duration_s", "frames"}]
+    own = [pa.field("S", pa.float64()), pa.field("duration_s", pa.float64())]
+    return pa.schema([*own, *scores, *span, *source])
+
+
+SELECTABLE = _selectable()
 
 
 def to_arrow(rows: list[Any], schema: pa.Schema) -> pa.Table:

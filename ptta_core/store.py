@@ -7,6 +7,7 @@ for a writer. Tables appear on their first write; an absent table reads as an em
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ warnings.filterwarnings("ignore", message=".*(lance is not fork-safe|lancedb for
 COMPACT_FRAGMENTS = 100  # commits slow from 16 to 180 ms over a thousand small fragments
 COMPACT_ROWS = 4096  # target rows a fragment: bounded, so that wide rows are never rewritten whole
 INDEX_ROWS = 10_000  # below this a scan beats an index
+WHOLE_SET = ("selection", "admissions")  # decided and added all at once, and never looked up by key: no index
 
 
 class WorkspaceError(OSError):
@@ -29,43 +31,76 @@ class WorkspaceError(OSError):
 
 
 class Store:
-    """The tables of one workspace. `read` never waits; `insert` and `append` are for the holder of the lease."""
+    """The tables of one workspace. `read` never waits; `insert` and `append` are for the holder of the lease.
+
+    Tables are LanceDB's; rows are read and appended through the Lance format below it, whose import is quicker.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         """Open (or make) the tables below `folder`. Raises WorkspaceError when it cannot be written."""
-        import lancedb
-
         self.uri = str(folder)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self._db: Any = lancedb.connect(self.uri)
         except OSError as error:
             raise WorkspaceError(f"cannot open the workspace {folder}: {error}") from error
-        self._tables: dict[str, Any] = {}
+        self._datasets: dict[str, Any] = {}
 
     def read(self, noun: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Rows of a table as Arrow: newest version, the named columns (default all), a SQL filter.
 
+        A column that a table made by an older version lacks reads as nulls.
         Raises KeyError for a noun that rows.py does not know.
         """
         schema = table_schema(NOUNS[noun])
-        table = self._open(noun)
-        if table is None:
-            return schema.empty_table().select(list(columns or schema.names))
-        dataset = table.to_lance()
-        return dataset.to_table(columns=list(columns or schema.names), filter=where)
+        names = list(columns or schema.names)
+        dataset = self._open(noun)
+        if dataset is None:
+            return schema.empty_table().select(names)
+        there = set(dataset.schema.names)
+        table = dataset.to_table(columns=[name for name in names if name in there], filter=where)
+        for place, name in enumerate(names):
+            if name not in there:
+                table = table.add_column(place, name, pa.nulls(table.num_rows, schema.field(name).type))
+        return table
+
+    def count(self, noun: str, where: str | None = None) -> int:
+        """How many rows there are."""
+        dataset = self._open(noun)
+        return 0 if dataset is None else int(dataset.count_rows(where))
 
     def insert(self, noun: str, rows: pa.Table) -> None:
         """Add the rows whose key is not there yet; rows already there stay as they are. One atomic commit."""
-        table = self._open(noun, create=True)
+        dataset = self._writable(noun)
         with _disk_full(self.uri):
-            table.merge_insert("key").when_not_matched_insert_all().execute(rows)
+            dataset.merge_insert("key").when_not_matched_insert_all().execute(rows)
 
-    def append(self, noun: str, rows: pa.Table) -> None:
-        """Add rows to a bookkeeping table (several stages may do so at once). One atomic commit."""
-        table = self._open(noun, create=True)
+    def append(self, noun: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        """Add rows: to a bookkeeping table (several stages may do so at once), or rows known to be new.
+
+        One atomic commit.
+        """
+        dataset = self._writable(noun)
         with _disk_full(self.uri):
-            table.add(rows)
+            dataset.insert(rows, mode="append", schema=dataset.schema)
+
+    def delete(self, noun: str, where: str) -> int:
+        """Take rows out of the newest version; returns how many. `purge` takes their bytes off the disk."""
+        dataset = self._open(noun)
+        found = 0 if dataset is None else int(dataset.count_rows(where))
+        if dataset is not None and found:
+            dataset.delete(where)
+        return found
+
+    def purge(self, noun: str) -> None:
+        """Write a table anew without its deleted rows and drop all older versions and their files."""
+        dataset = self._open(noun)
+        if dataset is None:
+            return
+        dataset.optimize.compact_files(target_rows_per_fragment=COMPACT_ROWS, materialize_deletions_threshold=0.0)
+        dataset = self._open(noun)
+        dataset.optimize.optimize_indices()
+        self._open(noun).cleanup_old_versions(dt.timedelta(0), delete_unverified=True,
+                                              error_if_tagged_old_versions=False)  # fmt: skip
 
     def take_bytes(self, noun: str, keys: Sequence[str], column: str) -> dict[str, bytes]:
         """One wide column of a few rows, by key."""
@@ -75,45 +110,64 @@ class Store:
 
     def versions(self) -> dict[str, int]:
         """The current version of every table that exists."""
-        return {name: table.version for name in NOUNS if (table := self._open(name)) is not None}
+        return {name: dataset.version for name in NOUNS if (dataset := self._open(name)) is not None}
 
     def compact(self, noun: str) -> None:
         """Merge small fragments when there are many, and index the key once a table has grown."""
-        table = self._open(noun)
-        if table is None:
+        dataset = self._open(noun)
+        if dataset is None:
             return
-        dataset = table.to_lance()
         if len(dataset.get_fragments()) > COMPACT_FRAGMENTS:
             dataset.optimize.compact_files(target_rows_per_fragment=COMPACT_ROWS)
-            self._tables.pop(noun)
-        if noun not in BOOKKEEPING and table.count_rows() > INDEX_ROWS:
+        if noun not in (*BOOKKEEPING, *WHOLE_SET) and dataset.count_rows() > INDEX_ROWS:
             self._index(noun)
 
     def _index(self, noun: str) -> None:
-        from lancedb.index import BTree
-
-        table = self._open(noun)
-        if not any(list(index.columns) == ["key"] for index in table.list_indices()):
-            table.create_index("key", config=BTree())
+        dataset = self._open(noun)
+        if dataset is None:
+            return
+        if any(list(index["fields"]) == ["key"] for index in dataset.list_indices()):
+            dataset.optimize.optimize_indices()
         else:
-            table.optimize_indices() if hasattr(table, "optimize_indices") else None
+            dataset.create_scalar_index("key", "BTREE")
 
-    def _open(self, noun: str, create: bool = False) -> Any:
-        table = self._tables.get(noun)
-        if table is not None:
-            table.checkout_latest()
-            return table
+    def _open(self, noun: str) -> Any:
+        """The newest version of a table, or None when it has never been written."""
         if noun not in NOUNS:
             raise KeyError(f"no noun {noun!r}; choices: {', '.join(NOUNS)}")
+        import lance
+
+        path = f"{self.uri}/{noun}.lance"
+        dataset = self._datasets.get(noun)
         try:
-            table = self._db.open_table(noun)
-        except ValueError:
-            if not create:
-                return None
+            if dataset is None or not _exists(path) or dataset.latest_version != dataset.version:
+                dataset = lance.dataset(path)
+        except ValueError:  # no such table
+            self._datasets.pop(noun, None)
+            return None
+        self._datasets[noun] = dataset
+        return dataset
+
+    def _writable(self, noun: str) -> Any:
+        """The newest version of a table with every column of its noun; made when it is not there."""
+        dataset = self._open(noun)
+        schema = table_schema(NOUNS[noun])
+        if dataset is None:
+            import lancedb
+
             with _disk_full(self.uri):
-                table = self._db.create_table(noun, schema=table_schema(NOUNS[noun]), exist_ok=True)
-        self._tables[noun] = table
-        return table
+                lancedb.connect(self.uri).create_table(noun, schema=schema, exist_ok=True)
+            dataset = self._open(noun)
+        missing = [field for field in schema if field.name not in dataset.schema.names]
+        if missing:  # made by an older version
+            dataset.add_columns(pa.schema([field.with_nullable(True) for field in missing]))
+            dataset = self._open(noun)
+        return dataset
+
+
+def _exists(path: str) -> bool:
+    """Whether a table that was open is still there; one in an object store is taken to be."""
+    return "://" in path or Path(path).is_dir()
 
 
 @contextlib.contextmanager

@@ -8,20 +8,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ptta_core import columns as cols
 from ptta_core import memo
 from ptta_core.config import Recipe, Site
 from ptta_core.ids import canonical, digest
 from ptta_core.rows import TABLE_OF
 
 if TYPE_CHECKING:
-    from ptta_core.memo import Items, Ledger, Stage
+    from ptta_core.done import Ledger
+    from ptta_core.memo import Items, Stage
     from ptta_core.store import Store
 
 
@@ -105,16 +108,18 @@ class View:
         """What is done and what failed for a stage's current fingerprint."""
         return memo.read_ledger(self.store, name, self.fingerprint(name))
 
-    def rows(self, name: str, columns: Sequence[str] | None = None, noun: type | None = None) -> pa.Table:
+    def rows(self, name: str, columns: Sequence[str] | None = None, noun: type | None = None,
+             ordered: bool = True) -> pa.Table:  # fmt: skip
         """Current rows of a stage (its own noun, or another one it writes): done, highest attempt, sorted by key.
 
-        Byte columns come only when named. The memo's columns are there too.
+        Byte columns come only when named. The memo's columns are there too. Sorting a million rows takes a second:
+        with ordered=False they come as they lie.
         """
         table = TABLE_OF[noun or self.stage(name).noun]
-        asked = (name, table, *(columns or ()))
+        asked = (name, table, str(ordered), *(columns or ()))
         if asked not in self._rows:
             self._rows[asked] = memo.current_rows(self.store, table, self.fingerprint(name), self.items(name).input_ids,
-                                                  self.ledger(name).done, columns)  # fmt: skip
+                                                  self.ledger(name), columns, ordered)  # fmt: skip
         return self._rows[asked]
 
     def forget(self, name: str) -> None:
@@ -134,14 +139,20 @@ class View:
 
     # ------------------------------------------------------------------------------ clips and where they are
 
-    def clip_rows(self) -> list[dict[str, Any]]:
-        """The run's clips, each once, with the absolute `path` of its source and the shown `width` and `height`."""
+    def clip_rows(self, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """The run's clips (or the wanted ones), each once, sorted by clip_id.
+
+        Each with the absolute `path` of its source and the shown `width` and `height`.
+        """
         from ptta_core.rows import Source
 
+        table = self.rows("split")
+        if wanted is not None:
+            table = table.filter(pc.is_in(table["clip_id"], cols.as_array(wanted)))
         sources = {row["source_id"]: row for row in self.rows("gather", noun=Source).to_pylist()}
-        names = self.source_names()
+        names = self.source_names() if table.num_rows else {}
         found: dict[str, dict[str, Any]] = {}
-        for clip in self.rows("split").to_pylist():
+        for clip in table.to_pylist():
             source = sources[clip["source_id"]]
             place = {"path": str(self.absolute(names[clip["source_id"]])), "width": source["width"],
                      "height": source["height"]}  # fmt: skip
@@ -151,7 +162,9 @@ class View:
     def source_names(self) -> dict[str, str]:
         """source_id -> the name of a file that holds it: one that is there now, if any is."""
         names: dict[str, str] = {}
-        for row in self.rows("gather", ["path", "source_id"]).to_pylist():
+        for row in self.rows("gather", ["path", "source_id", "status"]).to_pylist():
+            if row["status"] == "removed":
+                continue
             held = names.get(row["source_id"])
             if held is None or (not self.absolute(held).exists() and self.absolute(row["path"]).exists()):
                 names[row["source_id"]] = row["path"]
@@ -159,10 +172,15 @@ class View:
 
     def clip_items(self, item: type) -> Items:
         """Every clip as an `item` (fields named like columns); a clip's id stands for all it depends on."""
-        clips = self.clip_rows()
         names = [field.name for field in dataclasses.fields(item)]
-        ids = [clip["clip_id"] for clip in clips]
-        return memo.Items(ids, ids, lambda rows: [item(**{name: clips[row][name] for name in names}) for row in rows])
+        ids = cols.Ids(self.rows("split", ["clip_id"], ordered=False)["clip_id"])
+
+        def make(rows: list[int]) -> list[Any]:
+            asked = ids.array.take(pa.array(rows, pa.int64())).to_pylist()
+            clips = {clip["clip_id"]: clip for clip in self.clip_rows(None if len(rows) == len(ids) else asked)}
+            return [item(**{name: clips[clip_id][name] for name in names}) for clip_id in asked]
+
+        return memo.Items(ids, ids, make)
 
     # ------------------------------------------------------------------------------ places
 
