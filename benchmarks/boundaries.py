@@ -72,9 +72,9 @@ def drawn(folder: Path) -> list[dict[str, Any]]:
 def ours(path: Path, cores: int | None = None) -> tuple[list[int], Ran]:
     """The frames at which `ptta cuts` finds boundaries. Raises Died."""
     done = run([sys.executable, "-m", "flows.cli", "cuts", path, "--json"], cores)
-    told = [json.loads(line) for line in done.said.splitlines() if line.lstrip().startswith(("{", "["))]
+    told = [json.loads(line) for line in done.said.splitlines() if line.startswith(("{", "["))]
     rows = [row for one in told for row in (one if isinstance(one, list) else [one])]
-    return [row["frame"] for row in rows if "frame" in row], done
+    return [row["frame"] for row in rows], done
 
 
 def scenedetect(path: Path, folder: Path, cores: int | None = None) -> tuple[list[int], Ran]:
