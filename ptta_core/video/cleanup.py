@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import av.error
 import av.filter
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -87,8 +88,12 @@ def deinterlaced(frames: Iterator[Timed], stream: VideoStream, bottom_first: boo
             if graph is not None:
                 yield from _drained(graph, base)
             shape = _format(frame)
-            graph = _bwdif(frame, base, "bff" if bottom_first else "tff")
-        assert graph is not None
+            try:
+                graph = _bwdif(frame, base, "bff" if bottom_first else "tff")
+            except (av.error.FFmpegError, ValueError):
+                graph = None
+        if graph is None:  # no such format can be filtered
+            continue
         frame.pts, frame.time_base = pts, base
         graph.vpush(frame)
         yield from _pulled(graph, base)

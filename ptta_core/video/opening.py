@@ -19,6 +19,21 @@ MAX_PIXELS = 2**27  # a picture of 16384 x 8192; a header that claims more is an
 MAX_MOOV = 2**26  # bytes of an MP4 index that are looked at
 NOT_PICTURES = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 ENCRYPTED = re.compile(rb"stsd.{12}encv", re.DOTALL)  # sample description: version, count, size, then the format
+TEXT = rb"[\s\xef\xbb\xbf]*"  # blanks and a byte order mark
+IMPOSTORS = (  # how a file begins that only has a video's name, and what to tell
+    (rb"version https://git-lfs", "a Git LFS pointer: the video it stands for was not fetched (git lfs pull)"),
+    (TEXT + rb"(<!doctype html|<html|<head)", "an HTML page, no video: a download went wrong"),
+    (TEXT + rb"#EXTM3U", "a playlist that names other files; only videos themselves are read"),
+    (TEXT + rb"ffconcat", "a concat script that names other files; only videos themselves are read"),
+    (TEXT + rb"(<\?xml[^>]*>\s*)?<(MPD|SmoothStreamingMedia)", "a manifest that names other files, no video"),
+    (TEXT + rb"v=0\r?\n", "a session description (SDP) that names an address, no video"),
+    (TEXT + rb"(<\?xml|<|\{)", "XML or JSON text, no video: a download may have gone wrong"),
+    (rb"\xff\xd8\xff|\x89PNG|GIF8|BM.{4}\0\0\0\0", "a picture, no video"),
+    (rb"RIFF.{4}WEBP", "a picture, no video"),
+    (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive; unpack it first"),
+    (rb"%PDF", "a PDF document, no video"),
+    (rb"RIFF.{4}WAVE|fLaC|ID3", "sound alone, no video"),
+)
 
 Kind = Literal["missing", "unreadable", "not_video", "encrypted", "no_frames"]
 
@@ -41,16 +56,25 @@ def open_file(path: str) -> InputContainer:
     try:
         container = av.open(os.path.abspath(path), "r", options=dict(OPEN_OPTIONS), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        with open(path, "rb") as file:
-            head = file.read(12)
-        damaged = head.startswith(MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat")
-        kind: Kind = "unreadable" if damaged else "not_video"
-        said = "damaged" if damaged else "no video"
-        raise VideoError(kind, f"{path}: {said} ({error.__class__.__name__})") from error
+        raise _refusal(path, error) from error
     if "mp4" in container.format.name.split(",") and ENCRYPTED.search(_moov(path)):
         container.close()
         raise VideoError("encrypted", f"{path}: encrypted")
     return container
+
+
+def _refusal(path: str, error: Exception) -> VideoError:
+    """Why FFmpeg found nothing in a file, from its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    said = next((said for pattern, said in IMPOSTORS if re.match(pattern, head, re.IGNORECASE | re.DOTALL)), None)
+    if said:
+        return VideoError("not_video", f"{path}: {said}")
+    if head.startswith(MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat"):
+        return VideoError("unreadable", f"{path}: damaged ({error.__class__.__name__})")
+    if not head.strip(b"\0"):
+        return VideoError("unreadable", f"{path}: begins with nothing but zeros, as a broken download does")
+    return VideoError("not_video", f"{path}: no video ({error.__class__.__name__})")
 
 
 def _check_file(path: str) -> None:

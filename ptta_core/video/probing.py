@@ -3,8 +3,10 @@
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
+import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -13,6 +15,9 @@ from ptta_core.video.reading import packets_of, pictures, pts_of, timed
 from ptta_core.video.shaping import rotation_of, shown_size
 
 MIN_BYTES_PER_S = 200  # below it a declared duration is checked: 24 fps of empty H.264 frames are some 500
+END_S, END_SHARE = 2.0, 0.05  # seconds, and share of the declared length, by which packets may end elsewhere
+MAX_TAIL = 5000  # packets that are looked at behind the last key frame
+JUMP_S, JUMPS = 60.0, 100.0  # a step longer than both this and so many usual ones is a damaged timestamp
 MAX_FPS = 480.0  # above it a declared rate is a clock's tick, not a frame rate
 
 
@@ -53,10 +58,11 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
             codec=stream.codec_context.codec.canonical_name, container=container.format.name, stream=stream.index,
             time_base=str(stream.time_base), start_pts=start_pts, rotation=rotation_of(frame),
         )  # fmt: skip
-        doubtful = not _plausible(declared_s, path) or _cut_off(stream, path)
+        doubtful = (not _plausible(declared_s, path) or _cut_off(stream, path) or not 0 < info.fps <= MAX_FPS
+                    or _ends_elsewhere(container, stream, start_pts, declared_s))  # fmt: skip
     finally:
         container.close()
-    return _measured(info, path) if doubtful or not 0 < info.fps <= MAX_FPS else info
+    return _measured(info, path) if doubtful else info
 
 
 def _declared_s(container: InputContainer, stream: VideoStream) -> float:
@@ -80,6 +86,23 @@ def _cut_off(stream: VideoStream, path: str) -> bool:
     return len(entries) > 0 and entries[-1].pos + entries[-1].size > os.path.getsize(path)
 
 
+def _ends_elsewhere(container: InputContainer, stream: VideoStream, start_pts: int, declared_s: float) -> bool:
+    """Whether the last packets are not where the declared length says; reads those behind the last key frame."""
+    base = stream.time_base or Fraction(1, av.time_base)
+    end_pts = start_pts + int(declared_s / base)
+    try:
+        container.seek(end_pts, stream=stream, backward=True, any_frame=False)
+    except av.error.FFmpegError:
+        return True
+    last: int | None = None
+    for count, packet in enumerate(packets_of(container, stream)):
+        if count == MAX_TAIL:
+            return True
+        pts = pts_of(packet)
+        last = pts if last is None or (pts is not None and pts > last) else last
+    return last is None or abs(end_pts - last) * base > max(END_S, END_SHARE * declared_s)
+
+
 def _measured(info: VideoInfo, path: str) -> VideoInfo:
     """The same with duration and rate from the packets that are really there; nothing is decoded."""
     container = open_file(path)
@@ -91,10 +114,17 @@ def _measured(info: VideoInfo, path: str) -> VideoInfo:
         container.close()
     if not times:
         return info
-    base, starts = Fraction(info.time_base), sorted(pts for pts, _ in times)
-    span = starts[-1] - starts[0]
-    step = span / (len(starts) - 1) if len(starts) > 1 else 0.0
+    base = Fraction(info.time_base)
+    span = _span(sorted(pts for pts, _ in times), base)
+    step = span / (len(times) - 1) if len(times) > 1 else 0.0
     last = max(times)[1]
-    fps = 1 / (step * float(base)) if step > 0 else min(info.fps, MAX_FPS)
+    fps = min(MAX_FPS, 1 / (step * float(base))) if step > 0 else min(info.fps, MAX_FPS)
     length = span + (last if 0 < last * base <= 10 else step)
     return VideoInfo(**{**info.__dict__, "duration_s": float(length * base), "fps": fps})
+
+
+def _span(starts: list[int], base: Fraction) -> float:
+    """From the first to the last of rising pts, in ticks; a jump that only damage explains counts as one usual step."""
+    steps = [later - earlier for earlier, later in pairwise(starts)]
+    usual = sorted(steps)[len(steps) // 2] if steps else 0
+    return float(sum(usual if step * base > JUMP_S and step > JUMPS * usual else step for step in steps))

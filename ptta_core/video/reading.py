@@ -19,6 +19,8 @@ from ptta_core.video.fields import luma
 from ptta_core.video.opening import VideoError, open_file, set_threads, video_stream
 from ptta_core.video.shaping import Shaper, parse_crop
 
+# damaged AV1 turns up pictures in formats that cannot be scaled (errno 95); an IndexError is a plane that is not there
+UNSHAPEABLE = (av.error.FFmpegError, OSError, MemoryError, IndexError)
 MAX_ERRORS = 200  # unreadable places in a row after which the rest of a file is given up
 
 
@@ -67,7 +69,11 @@ def read_frames(
             if end_pts is not None and pts >= end_pts:
                 break
             if wanted is None or wanted(pts):
-                yield Frame(index, pts, float(pts * base), shape(frame))
+                try:
+                    image = shape(frame)
+                except UNSHAPEABLE:
+                    continue
+                yield Frame(index, pts, float(pts * base), image)
             index += 1
     finally:
         container.close()
