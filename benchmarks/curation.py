@@ -19,68 +19,19 @@ import os
 import shutil
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import boundaries
 import footage
-from measure import HERE, ROOT, Died, Ran, Result, Watch, arguments, interleave, run, say, scratch, show
+from against import part_b, part_c
+from bench import HERE_ONLY, Bench, child, curated, seconds_of
+from measure import ROOT, Died, Result, Watch, arguments, interleave, say, scratch, show
 from peers import setup
 
 from ptta_core import fleet, memo
 from ptta_core.ops import runs
 
-GIB = 2**30
-PEER_MEMORY, PEER_S = 10 * GIB, 900.0
-HERE_ONLY = {"site.split.count": 0, "site.score.count": 0}  # both stages in the one process
 CURATE = ("gather", "split", "score", "select", "caption", "admit")
-
-
-@dataclass
-class Bench:
-    """What every part needs."""
-
-    result: Result
-    folder: Path  # scratch, gone afterwards
-    kept: Path  # prepared footage
-    data: Path
-    rounds: int
-    quick: bool
-    peers: bool
-
-    def films(self) -> list[Path]:
-        """The real clips, else the drawn cartoon."""
-        found = [] if self.quick else footage.real(self.data)
-        return found or footage.cartoons(self.kept / "cartoon", range(1 if self.quick else 4))
-
-    def film(self, name: str, width: int, height: int, seconds: float, films: Sequence[Path] | None = None) -> Path:
-        """All films joined to one file in a folder of its own; a fiftieth of the length in a smoke run."""
-        seconds = max(2.0, seconds / 50) if self.quick else seconds
-        path = self.kept / f"{name}-{width}x{height}-{seconds:g}s" / "film.mp4"
-        return footage.joined(films or self.films(), path, width, height, seconds)
-
-    def workspace(self) -> Path:
-        """A folder that no run has used."""
-        return self.folder / f"workspace-{time.monotonic_ns()}"
-
-
-def child(script: str, *words: Any, cores: int | None = 1) -> Ran:
-    """One of the scripts beside this one, on one core with one thread a library."""
-    return run([sys.executable, HERE / script, *words], cores, threads=1)
-
-
-def curated(bench: Bench, videos: Path, cores: int | None = 1, **settings: Any) -> dict[str, Any]:
-    """What gather, split and score took in one fresh process and workspace."""
-    wanted = json.dumps(HERE_ONLY | settings)
-    return child("ours.py", "run", bench.workspace(), videos, wanted, "gather", "split", "score", cores=cores).told()
-
-
-def seconds_of(told: dict[str, Any], *stages: str) -> float:
-    """Wall seconds of stages, without building their workers."""
-    return sum(told[name]["seconds"] - told[name]["start_up_s"] for name in stages)
 
 
 # ------------------------------------------------------------------------------------------------ the parts
@@ -120,78 +71,6 @@ def decode_ratio(bench: Bench, width: int, height: int, skip: bool) -> None:
     )
     decode, ours = (statistics.median(told[name]) for name in ("decode", "ours"))
     bench.result.figure("a", f"curate_over_decode_{height}p", ours / decode)
-
-
-def part_b(bench: Bench) -> None:
-    """Whole processes on one long film, with every core and with one; then the truth."""
-    film = bench.film("a", 640, 360, 180)
-    for cores, name in ((None, "scenedetect_over_split"), (1, "scenedetect_over_split_one_core")):
-        where = "one core" if cores else "every core"
-        told = interleave(
-            bench.rounds,
-            ours=lambda cores=cores: boundaries.ours(film, cores)[1],
-            scenedetect=lambda cores=cores: boundaries.scenedetect(film, bench.folder, cores)[1],
-        )
-        seconds = [bench.result.timed("b", f"{what}, {where}", [one.seconds for one in told[key]])
-                   for key, what in (("ours", "ptta cuts"), ("scenedetect", "scenedetect"))]  # fmt: skip
-        cpu = [statistics.median(one.cpu_s for one in told[key]) for key in ("ours", "scenedetect")]
-        bench.result.figure("b", name, seconds[1] / seconds[0], "at least 3" if cores is None else "")
-        bench.result.figure("b", name.replace("_over_split", "_cpu_over_split"), cpu[1] / cpu[0])
-    truth = [] if bench.quick else boundaries.films(bench.data)
-    if not truth:
-        bench.films()
-        truth = boundaries.drawn(bench.kept / "cartoon" / "seed-0")
-        bench.result.note("b", "truth", "the drawn cartoon's: its cuts are easy")
-    mine, theirs = [], []
-    for one in truth:
-        mine.append(boundaries.score(one, boundaries.ours(one["path"])[0]))
-        theirs.append(boundaries.score(one, boundaries.scenedetect(one["path"], bench.folder)[0]))
-    for name, tallies, goal in (("split", mine, "at least scenedetect's"), ("scenedetect", theirs, "")):
-        hard, every = (sum(column, boundaries.Tally()) for column in zip(*tallies))
-        bench.result.figure("b", f"{name}_f1_hard", hard.f1, goal)
-        bench.result.figure("b", f"{name}_f1", every.f1, goal)
-
-
-def part_c(bench: Bench) -> None:
-    """Seconds of work for a second of video on one core; a peer that fails is a row."""
-    names = {"datajuicer": "datajuicer_over_motion", "nemo": "nemo_over_curate"}
-    if not bench.peers:
-        bench.result.note("c", "peers", "not asked for (--peers)")
-        bench.result.figures |= dict.fromkeys(names.values())
-        return
-    count, length = (2, 5.0) if bench.quick else (6, 10.0)
-    all_films = bench.films()
-    films = [bench.film(f"c{number}", 640, 360, length, all_films[number:] + all_films[:number])
-             for number in range(count)]  # fmt: skip
-    videos = bench.folder / "c"
-    videos.mkdir()
-    copies = [Path(shutil.copy(film, videos / f"{number}.mp4")) for number, film in enumerate(films)]
-    peers = {name: lambda name=name: peer(name, copies) for name in names}
-    told = interleave(bench.rounds, ours=lambda: curated(bench, videos), **peers)
-    score = bench.result.timed("c", "score, a file", [seconds_of(one, "score") / count for one in told["ours"]])
-    both = bench.result.timed("c", "split + score, a file",
-                              [seconds_of(one, "split", "score") / count for one in told["ours"]])  # fmt: skip
-    for name, figure in names.items():
-        good = [one for one in told[name] if "seconds" in one]
-        if not good:
-            bench.result.note("c", name, f"failed: {told[name][0]['failed']}")
-            bench.result.figure("c", figure, None, "at least 3")
-            continue
-        theirs = bench.result.timed("c", f"{name}, a file", [sum(one["seconds"]) / count for one in good])
-        extra = {key: value for key, value in good[0].items() if key in ("peak_mb", "clips", "lost", "motion_s")}
-        bench.result.note("c", f"{name} said", ", ".join(f"{key} {value:.4g}" for key, value in extra.items()))
-        bench.result.figure("c", figure, theirs / (score if name == "datajuicer" else both), "at least 3")
-
-
-def peer(name: str, films: list[Path]) -> dict[str, Any]:
-    """What a peer's script told, or {"failed": why}."""
-    words = {"datajuicer": ["datajuicer_motion.py"], "nemo": ["nemo_curate.py", "1"]}[name]
-    script, *more = words
-    command = [setup.python_of(name), HERE / "peers" / script, *more, *films]
-    try:
-        return run(command, cores=1, threads=1, limit_s=PEER_S, memory=PEER_MEMORY).told()
-    except (Died, OSError, ValueError) as error:
-        return {"failed": str(error)}
 
 
 def part_d(bench: Bench) -> None:

@@ -29,7 +29,7 @@ def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_overhead(footage_folder: Path) -> None:
     found, table = figures("overhead.py", "--footage", str(footage_folder))
     assert found["clips"] >= 10 and found["overhead_share"] < 1
-    assert found["wall_s"][0] > found["compute_s"][0] > 0
+    assert found["wall_s"][0] > found["compute_s"][0] > 0 and found["start_up_s"][0] > 0
     assert "overhead_share" in table and "start-up" in table
 
 
