@@ -153,6 +153,71 @@ def test_a_mix_needs_a_weight_a_branch(base: str, tmp_path: Path) -> None:
         lora_files.gates(tmp_path / "a.safetensors", [0.5, 0.5])
 
 
+# --------------------------------------------------------------------------------------- going on from a file
+
+
+def fresh(base: str, gate: str, rank: int = 2, branches: int = 3, placement: str = "non_attention") -> Any:
+    model = hunyuan.load_transformer(base, dtype="float32")
+    settings = {"rank": rank, "alpha": 6.0, "branches": branches, "gate": gate, "placement": placement}
+    hydralora.inject(model, **settings, seed=9)  # type: ignore[arg-type]
+    return model
+
+
+@pytest.mark.parametrize("gate", ["token", "sample", "label", "static"])
+def test_training_may_go_on_from_a_plain_lora_in_every_branch(base: str, tmp_path: Path, gate: str) -> None:
+    adapter(base, tmp_path / "a.safetensors", "static")
+    mixes = lora_files.gates(tmp_path / "a.safetensors")
+    assert mixes
+    lora_files.write(tmp_path / "l.safetensors",
+                     lora_files.diffusers_keys(lora_files.merged(tmp_path / "a.safetensors", mixes)), {})  # fmt: skip
+    pipe = pipeline(base)
+    pipe.load_lora_weights(str(tmp_path / "l.safetensors"))
+    model = fresh(base, gate, rank=3, placement="all")
+    lora_files.start_from(model, tmp_path / "l.safetensors")
+    hydralora.set_condition(model, torch.tensor([MIX]), torch.ones(1, tiny.POOLED_WIDTH))
+    torch.testing.assert_close(velocity(model), velocity(pipe.transformer), atol=2e-5, rtol=1e-4)
+    layer = hydralora.layers(model)["transformer_blocks.0.ff.net.2"]
+    layer(torch.randn(1, 5, layer.in_features)).square().sum().backward()
+    first, *others = layer.lora_B.grad.unflatten(1, (3, 3)).unbind(1)
+    assert all((first - other).abs().max() > 1e-3 * first.abs().max() for other in others)  # branches come apart
+
+
+def test_going_on_from_a_native_file_needs_equal_settings(base: str, tmp_path: Path) -> None:
+    model = adapter(base, tmp_path / "a.safetensors", "token")
+    again = fresh(base, "token")
+    lora_files.start_from(again, tmp_path / "a.safetensors")
+    assert torch.equal(velocity(again), velocity(model))
+    with pytest.raises(ValueError, match="the model has one of"):
+        lora_files.start_from(fresh(base, "token", rank=4), tmp_path / "a.safetensors")
+
+
+def test_a_file_of_diffusers_own_making_is_read_with_its_scale(base: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipe = pipeline(base)
+    targets = [f"transformer_blocks.{number}.ff.net.2" for number in (0, 1)]
+    pipe.transformer.add_adapter(LoraConfig(r=2, lora_alpha=6, target_modules=targets, init_lora_weights=False))
+    expected = velocity(pipe.transformer)
+    weights, told = get_peft_model_state_dict(pipe.transformer), pipe.transformer.peft_config["default"].to_dict()
+    pipe.save_lora_weights(tmp_path, weights, weight_name="own.safetensors", transformer_lora_adapter_metadata=told)
+    model = fresh(base, "token")
+    lora_files.start_from(model, tmp_path / "own.safetensors")
+    torch.testing.assert_close(velocity(model), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_lora_that_does_not_fit_is_refused(base: str, tmp_path: Path) -> None:
+    name = "transformer_blocks.0.attn.to_q"
+    pair = {name: (torch.zeros(2, 32), torch.zeros(32, 2))}
+    lora_files.write(tmp_path / "l.safetensors", lora_files.diffusers_keys(pair), {})
+    with pytest.raises(ValueError, match=r"to_q.*train.placement"):
+        lora_files.start_from(fresh(base, "token"), tmp_path / "l.safetensors")
+    with pytest.raises(ValueError, match=r"rank 2, .*does not fit into rank 1"):
+        lora_files.start_from(fresh(base, "token", rank=1, placement="all"), tmp_path / "l.safetensors")
+    save_file({"something": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="neither an adapter of ours nor a plain LoRA"):
+        lora_files.start_from(fresh(base, "token"), tmp_path / "other.safetensors")
+
+
 # --------------------------------------------------------------------------------------------- calibration
 
 

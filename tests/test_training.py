@@ -269,6 +269,21 @@ def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., loop.Settin
         loop.train_loop(dataclasses.replace(run, metadata={"labels": ["female", "background"]}))
 
 
+def test_training_goes_on_from_an_adapter(settings: Callable[..., loop.Settings]) -> None:
+    first, second = settings("first"), settings("second", learning_rate=1e-30, ema_decay=0.5)
+    loop.train_loop(first)
+    (Path(second.run_folder) / loop.INIT).write_bytes(adapter(first))
+    loop.train_loop(second)
+    from safetensors.torch import load_file
+
+    one, two = (load_file(Path(run.run_folder) / loop.ADAPTER) for run in (first, second))
+    assert one.keys() == two.keys() and all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    other = settings("other", rank=3)
+    (Path(other.run_folder) / loop.INIT).write_bytes(adapter(first))
+    with pytest.raises(checkpoint.CheckpointError, match=r"train.init_from: .*rank"):
+        loop.train_loop(other)
+
+
 # ------------------------------------------------------------------------------------ the average, and held out
 
 

@@ -7,17 +7,20 @@ diffusers' names are "transformer.MODULE.lora_A.weight" and ".lora_B.weight". Co
 own code, which keeps q, k and v, and in single blocks the MLP too, in one matrix: there several pairs become one.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ptta_core import ids
-from ptta_core.models.hydralora import read_config, write_whole
+from ptta_core.models.hydralora import HEADER_KEY as NATIVE_KEY
+from ptta_core.models.hydralora import layers, load_adapter, read_config, write_whole
 
 HEADER_KEY = "ptta_lora"  # one key only: safetensors writes several in no fixed order
 MLP_RATIO = 4  # HunyuanVideo's, where the adapter itself does not show it
@@ -150,6 +153,56 @@ def _padded(A_RD: Tensor, B_DR: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _hidden(pairs: Pairs) -> int:
     """The model's width: the least side of any adapted matrix."""
     return min(min(A.shape[1], B.shape[0]) for A, B in pairs.values())
+
+
+# ------------------------------------------------------------------------------------------ going on from one
+
+
+@torch.no_grad()
+def start_from(model: torch.nn.Module, path: str | Path) -> None:
+    """Let the model's new adapter compute what the adapter in this file computes; it may then be trained on.
+
+    A native file needs equal settings. A plain LoRA (diffusers' names) goes into every branch: gates sum to 1, so any
+    gate gives its output, and since gates differ, so do the branches' gradients. A lower rank is filled up with the
+    new adapter's own A and zero B; Linears that the LoRA does not know begin as new. Raises ValueError.
+    """
+    with safe_open(str(path), framework="pt") as file:
+        header = file.metadata() or {}
+    if NATIVE_KEY in header:
+        load_adapter(path, model)
+        return
+    own, pairs = layers(model), read_pairs(path)
+    if lost := sorted(pairs.keys() - own.keys()):
+        raise ValueError(f"{path} adapts {', '.join(lost[:3])} and {len(lost)} Linears in all that train.placement "
+                         "leaves alone")  # fmt: skip
+    for name, (A_RD, B_DR) in pairs.items():
+        layer, rank = own[name], A_RD.shape[0]
+        if rank > layer.rank or A_RD.shape[1] != layer.in_features or B_DR.shape[0] != layer.out_features:
+            raise ValueError(f"{path}, {name}: rank {rank}, {A_RD.shape[1]} -> {B_DR.shape[0]} does not fit into rank "
+                             f"{layer.rank}, {layer.in_features} -> {layer.out_features}")  # fmt: skip
+        layer.lora_A[:rank] = A_RD
+        layer.lora_B.unflatten(1, (layer.branches, layer.rank))[..., :rank] = (B_DR / layer.scale)[:, None]
+
+
+def read_pairs(path: str | Path) -> Pairs:
+    """The pairs of a plain LoRA file with diffusers' names, float32, its scale in B. Raises ValueError for others."""
+    state = load_file(str(path))
+    with safe_open(str(path), framework="pt") as file:
+        told = json.loads((file.metadata() or {}).get("lora_adapter_metadata") or "{}")
+    settings = {key.removeprefix("transformer."): value for key, value in told.items()}
+    if settings.get("alpha_pattern") or settings.get("rank_pattern") or settings.get("use_rslora"):
+        raise ValueError(f"{path}: a LoRA whose scale differs from Linear to Linear cannot be read")
+    scale = settings["lora_alpha"] / settings["r"] if {"lora_alpha", "r"} <= settings.keys() else 1.0
+    pairs: Pairs = {}
+    for key in sorted(state):
+        name, sign, rest = key.removeprefix("transformer.").partition(".lora_A")
+        if sign:
+            B_DR = state[f"{key.removesuffix(f'.lora_A{rest}')}.lora_B{rest}"]
+            pairs[name] = state[key].float(), B_DR.float() * scale
+    if not pairs or len(pairs) * 2 != len(state):
+        raise ValueError(f"{path} is neither an adapter of ours nor a plain LoRA with names like "
+                         "transformer.MODULE.lora_A.weight")  # fmt: skip
+    return pairs
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,18 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     from ptta_core.memo import result_fields as of_section
 
     own = {f"train.{name}": value for name, value in of_section(recipe.train).items()}
+    own["train.init_from"] = init_digest(recipe)
     return own | {"base.dtype": recipe.base.dtype}
+
+
+def init_digest(recipe: Recipe) -> str | None:
+    """The adapter that training begins with, by its bytes. Raises StageError where there is none."""
+    if recipe.train.init_from is None:
+        return None
+    path = Path(recipe.train.init_from).expanduser()
+    if not path.is_file():
+        raise StageError(f"train.init_from = {recipe.train.init_from!r}: no such file")
+    return digest_file(path)
 
 
 @stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut),
@@ -86,6 +98,8 @@ def pin(folder: Path, item: TrainItem, job: Job) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PIN).exists():
         return
+    if job.config.init_from:
+        shutil.copyfile(Path(job.config.init_from).expanduser(), folder / "init.safetensors")
     sources = {row["latent_id"]: row["source_id"] for row in item.keys.values()}
     kept_apart = held_out.choose(sources, job.config.holdout_share, job.config.seed) if sources else set()
     dataset.pin(folder, samples(item, job.store), kept_apart)
@@ -133,7 +147,9 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
                         device=job.device(), threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
-                                  "labels": list(job.recipe.caption.labels)})  # fmt: skip
+                                  "labels": list(job.recipe.caption.labels)} |
+                        ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
+                        )  # fmt: skip
     launch.fit(settings, job.site.train, job.site.ray, job.report)
 
 

@@ -18,6 +18,12 @@ class Average:
         self.shadow = [one.detach().clone() for one in self.parameters]
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again at the weights as they are now."""
+        for shadow, one in zip(self.shadow, self.parameters):
+            shadow.copy_(one)
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))

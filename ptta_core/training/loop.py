@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from ptta_core.config import TrainConfig
-from ptta_core.models import hydralora
+from ptta_core.models import hydralora, lora_files
 from ptta_core.models.hunyuan import load_transformer, pick_device, torch_dtype
 from ptta_core.training import checkpoint, held_out
 from ptta_core.training.average import Average
@@ -42,7 +42,7 @@ from ptta_core.training.dataset import (
 from ptta_core.training.objective import draw, velocity_loss
 
 ADAPTER, METRICS, HELD_OUT = "adapter.safetensors", "metrics.jsonl", "held_out.jsonl"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, INIT = "checkpoints", "init.safetensors"
 FINISHED = -1
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def total_steps(index: Sequence[Sample], config: TrainConfig) -> int:
 def train_loop(settings: Settings, world: World | None = None) -> None:
     """Train from the newest checkpoint, if any, to the end; rank 0 leaves RUN/adapter.safetensors.
 
+    RUN/init.safetensors, if there, is the adapter that a new run begins with.
     A finished run returns at once. `world` None: alone, on the settings' device. RUN/metrics.jsonl has one line a step:
     {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, step_s}. Where samples are held out,
     RUN/held_out.jsonl has one a checkpoint: {step, t, loss (one a t), samples}.
@@ -115,6 +116,8 @@ def _begin(settings: Settings, world: World, start: int) -> "_Training":
         training = _Training(settings, world)
         if start:
             training.resume(checkpoint.path_of(training.folder / CHECKPOINTS, start))
+        elif (training.folder / INIT).exists():
+            training.start_from(training.folder / INIT)
     except (DatasetError, CheckpointError) as bad:
         error = bad
     _agree(error, world)
@@ -167,6 +170,15 @@ class _Training:
         checkpoint.load_optimizer(path, self.optimizer)
         if self.average:
             self.average.load(checkpoint.load_average(path))
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the weights of another adapter. Raises CheckpointError where they do not fit."""
+        try:
+            lora_files.start_from(self.model, path)
+        except ValueError as error:
+            raise CheckpointError(f"train.init_from: {error}") from error
+        if self.average:
+            self.average.restart()
 
     def step(self, step: int, batch: Batch) -> dict[str, Any]:
         """One optimizer step; its line of metrics."""
