@@ -91,7 +91,7 @@ def test_an_impossible_crop_is_an_error(scene: Path, crop: str) -> None:
 
 
 def test_an_unknown_cleanup_is_an_error(scene: Path) -> None:
-    with pytest.raises(ValueError, match="'deinterlace'.*'detelecine'"):
+    with pytest.raises(ValueError, match=r"'deinterlace'.*'detelecine'"):
         list(read_frames(scene, cleanup="bob"))
 
 
@@ -109,6 +109,17 @@ def test_wanted_pictures_alone_are_made(scene: Path) -> None:
     for frame in few:
         np.testing.assert_array_equal(frame.image, whole[3 + frame.index].image)
     assert list(read_frames(scene, wanted=lambda pts: False)) == []  # nothing was wanted: no error
+
+
+@pytest.mark.parametrize("name", ["near_duplicate_b_original.mp4", "rotated_90.mp4", "hevc_main10.mp4", "av1.mp4",
+                                  "grayscale_ffv1.mkv", "anamorphic_sar.mp4"])  # fmt: skip
+def test_fast_differs_in_fine_colour_alone(name: str) -> None:
+    for size in ({"width": 160}, {"width": 101, "height": 67}, {}):
+        true, fast = (next(iter(read_frames(nasty(name), fast=one, **size))).image.astype(int) for one in (False, True))
+        assert true.shape == fast.shape
+        assert np.abs(true - fast).mean() < 2.5
+        assert np.abs((true - fast).mean((0, 1))).max() < 1.5  # no other matrix, no other range
+        assert np.abs(true.mean(-1) - fast.mean(-1)).mean() < 2
 
 
 def test_a_crop_copies_no_picture(scene: Path) -> None:

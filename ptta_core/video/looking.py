@@ -9,7 +9,7 @@ import numpy as np
 
 from ptta_core.video.cleanup import cleaned
 from ptta_core.video.opening import open_file, set_threads, video_stream
-from ptta_core.video.reading import pictures, timed
+from ptta_core.video.reading import UNSHAPEABLE, pictures, timed
 from ptta_core.video.shaping import Shaper, parse_crop
 
 
@@ -40,8 +40,8 @@ def glimpses(
         source = video_stream(container, os.fspath(path), stream)
         set_threads(source, threads)
         base = source.time_base or Fraction(1, 1_000_000)
-        upright = {"width": None, "height": short_px} if width >= height else {"width": short_px, "height": None}
-        gray, colour = Shaper(source, width, height, "gray", box), Shaper(source, pixel="rgb24", crop=box, **upright)
+        short = (None, short_px) if width >= height else (short_px, None)
+        gray, colour = Shaper(source, width, height, "gray", box), Shaper(source, *short, "rgb24", box)
         index = 0
         for pts, frame in cleaned(lambda start: timed(pictures(container, source, start), source), source,
                                   start_pts, cleanup):  # fmt: skip
@@ -49,8 +49,11 @@ def glimpses(
                 continue
             if pts >= end_pts:
                 break
-            rgb = colour(frame) if coloured(pts) else None
-            yield Glimpse(index, pts, float(pts * base), gray(frame), rgb)
+            try:
+                luma, rgb = gray(frame), colour(frame) if coloured(pts) else None
+            except UNSHAPEABLE:
+                continue
+            yield Glimpse(index, pts, float(pts * base), luma, rgb)
             index += 1
     finally:
         container.close()

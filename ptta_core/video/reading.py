@@ -38,7 +38,7 @@ def read_frames(
     path: str | os.PathLike[str], *, stream: int | None = None, start_pts: int | None = None,
     end_pts: int | None = None, width: int | None = None, height: int | None = None,
     pixel: Literal["rgb24", "gray"] = "rgb24", threads: int = 1, crop: str = "", cleanup: str = "",
-    wanted: Callable[[int], bool] | None = None,
+    wanted: Callable[[int], bool] | None = None, fast: bool = False,
 ) -> Iterator[Frame]:  # fmt: skip
     """The pictures with start_pts <= pts < end_pts, in order, pts strictly rising; None means an open end.
 
@@ -50,6 +50,7 @@ def read_frames(
     five, at times between the source's.
     wanted: called with each pts of the span, in order; a picture it says no to is decoded but neither scaled nor
     delivered. Its place is still counted in Frame.index.
+    fast: RGB whose colour is half as fine as its luma (as in 4:2:0), for some 40 % less work a picture.
     Two pictures that claim one time stay apart by a tick only where decoding began before them both.
     Raises VideoError, and ValueError for a crop outside the picture or an unknown cleanup.
     """
@@ -61,7 +62,7 @@ def read_frames(
         source = video_stream(container, path, stream)
         set_threads(source, threads)
         base = source.time_base or Fraction(1, av.time_base)
-        shape = Shaper(source, width, height, pixel, box)
+        shape = Shaper(source, width, height, pixel, box, fast)
         for pts, frame in cleaned(lambda start: timed(pictures(container, source, start), source), source,
                                   start_pts, cleanup):  # fmt: skip
             if start_pts is not None and pts < start_pts:
