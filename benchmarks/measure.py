@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ONE_THREAD = dict.fromkeys(
@@ -184,8 +186,6 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        import psutil
-
         own, cores = psutil.Process(), last_cores(os.cpu_count() or 1)
         while not self._over.wait(0.05):
             for child in own.children(recursive=True):
@@ -203,8 +203,8 @@ class Watch:
             for thread in child.threads():
                 os.sched_setaffinity(thread.id, {core})
         status = Path(f"/proc/{child.pid}/status").read_text()
-        high = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        self.peak_mb[child.pid] = int(high) / 1024
+        high = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]  # KiB; none once dead
+        self.peak_mb[child.pid] = max([self.peak_mb.get(child.pid, 0.0), *(kib / 1024 for kib in high)])
 
 
 def interleave(rounds: int, **each: Callable[[], Any]) -> dict[str, list[Any]]:

@@ -50,7 +50,6 @@ class View:
         self.recipe, self.site, self.options = recipe, site, options
         self.home: Path = site.home
         self.pinned = pinned or {}
-        self.start_up_s: dict[str, float] = {}
         self._river = river
         self._items: dict[str, Items] = {}
         self._rows: dict[tuple[str, ...], pa.Table] = {}
