@@ -89,3 +89,13 @@ def test_a_child_is_pinned_limited_and_heard() -> None:
         measure.run([sys.executable, "-c", "bytearray(2**30)"], memory=2**29)
     with pytest.raises(measure.Died, match="stopped after"):
         measure.run([sys.executable, "-c", "import time; time.sleep(60)"], limit_s=0.5)
+
+
+def test_a_peer_that_fails_is_told_and_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import against
+
+    film = tmp_path / "film.mp4"
+    monkeypatch.setattr(against.setup, "python_of", lambda name: Path(sys.executable))  # without the peer's packages
+    assert "ModuleNotFoundError: No module named 'data_juicer'" in against.peer("datajuicer", [film])["failed"]
+    monkeypatch.setattr(against.setup, "python_of", lambda name: tmp_path / "python")
+    assert "No such file" in against.peer("nemo", [film])["failed"]
