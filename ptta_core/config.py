@@ -218,12 +218,20 @@ class TrainConfig(Section):
     shift: float = Field(7.0, gt=0)
     guidance: float = 1.0
     checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
+    router_label_weight: float = Field(0.0, ge=0)  # of the cross entropy between gates and the clip's labels
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
     init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
+
+    @model_validator(mode="after")
+    def _supervised(self) -> "TrainConfig":
+        if self.router_label_weight and (self.gate not in ("token", "sample") or self.branches == 1):
+            raise ValueError("router_label_weight needs a router that reads the clip: gate token or sample, 2 or more "
+                             f"branches, not {self.gate} and {self.branches}")  # fmt: skip
+        return self
 
 
 class GenerateConfig(Section):

@@ -186,6 +186,31 @@ def test_a_label_gate_of_one_label_has_no_entropy() -> None:
     assert hydralora.gate_stats(one) == ([0.5, 0.0, 0.5, 0.0], 0.0)
 
 
+def test_label_loss_is_the_cross_entropy_of_the_video_tokens_mean_gate() -> None:
+    text = nn.ModuleDict({"ff_context": nn.ModuleList([layer("token")])})
+    model = nn.ModuleDict({"video": layer("token"), "context": text})
+    x = torch.randn(1, 5, IN, generator=torch.Generator().manual_seed(4))
+    with pytest.raises(ValueError, match="keep_live_gates"):
+        hydralora.label_loss(model, [1, 0, 0, 0])
+    hydralora.keep_live_gates(model, 3)
+    checkpoint(model["video"], x, use_reentrant=False)
+    model["context"]["ff_context"][0](x)
+    shares = [0.5, 0.25, 0.25, 0.0]
+    loss = hydralora.label_loss(model, shares)
+    router = model["video"].router.detach().clone().requires_grad_()
+    gate = torch.softmax(x[0, :3] @ router.T, -1).mean(0)  # the first three tokens; text-only layers do not count
+    by_hand = -(torch.tensor(shares) * gate.log()).sum()
+    assert float(loss.detach()) == pytest.approx(float(by_hand.detach()), abs=1e-6)
+    loss.backward()
+    by_hand.backward()
+    assert model["video"].router.grad is not None and router.grad is not None
+    torch.testing.assert_close(model["video"].router.grad, router.grad)
+    assert model["context"]["ff_context"][0].router.grad is None
+    hydralora.keep_live_gates(model, 0)
+    model["video"](x)
+    assert model["video"].live_gate is None
+
+
 # ------------------------------------------------------------------------------------------------ the model
 
 

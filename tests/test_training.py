@@ -284,6 +284,18 @@ def test_training_goes_on_from_an_adapter(settings: Callable[..., loop.Settings]
         loop.train_loop(other)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_supervised_routers_learn_the_labels(settings: Callable[..., loop.Settings], checkpointing: bool) -> None:
+    """Every clip is a quarter the first label: gates go there from a half, but for the third of the layers on text."""
+    rest = {"epochs": 8, "warmup_steps": 0, "checkpointing": checkpointing}
+    gates = []
+    for name, weight in (("free", 0.0), ("led", 1.0)):
+        run = settings(name, router_label_weight=weight, **rest)
+        loop.train_loop(run)
+        gates.append(metrics(run)[-1]["gate_mean"][0])
+    assert abs(gates[1] - 1 / 3) < 0.04 < 0.07 < abs(gates[0] - 1 / 3)
+
+
 # ------------------------------------------------------------------------------------ the average, and held out
 
 

@@ -24,7 +24,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ PLACEMENTS = {
     "attention": r"transformer_blocks\.\d+\.attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
     r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]",
 }
+TEXT_ONLY = re.compile(r"\.ff_context\.|\.add_[qkv]_proj$|\.to_add_out$")
 PLACEMENTS["all"] = f"{PLACEMENTS['non_attention']}|{PLACEMENTS['attention']}"
 
 
@@ -69,6 +70,7 @@ class HydraLinear(nn.Module):
 
     condition: Tensor | None  # sample: pooled [B,P]; label: labels [B,N]; None: all branches alike
     stats: Tensor | None  # [N+1]: mean gate, then entropy in nats
+    live_gate: Tensor | None  # [N]: mean gate of the first `video_tokens` tokens, with its gradient
 
     def __init__(
         self, base: nn.Linear, *, rank: int, alpha: float, branches: int, gate: str = "token", pooled_dim: int = 0,
@@ -83,7 +85,8 @@ class HydraLinear(nn.Module):
         self.rank, self.alpha, self.branches, self.gate = rank, alpha, branches, gate
         self.scale = alpha / rank
         self.enabled, self.collect = True, False
-        self.condition, self.stats = None, None
+        self.condition, self.stats, self.live_gate = None, None, None
+        self.video_tokens = 0  # 0: no live gate is kept
         device = base.weight.device
         self.lora_A = nn.Parameter(_kaiming(rank, base.in_features, generator).to(device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, branches * rank, device=device))
@@ -115,6 +118,8 @@ class HydraLinear(nn.Module):
             w = torch.softmax(logits.float(), -1) if by_token else self._gate_without_x(x)
             if self.collect:
                 self._keep_stats(w.detach())
+            if self.video_tokens:
+                self.live_gate = w.flatten(1, -2)[:, : self.video_tokens].mean((0, 1))
             h = (w.to(h.dtype)[..., None] * h[..., None, :]).flatten(-2)  # [..., N*r], small beside x and y
         return out + F.linear(h * self.scale, self.lora_B.to(h.dtype)).to(out.dtype)
 
@@ -247,6 +252,31 @@ def gate_stats(model: nn.Module, reset: bool = True) -> GateStats:
             layer.stats = None
     *mean, entropy = torch.stack(kept).mean(0).tolist() if kept else [1.0, 0.0]
     return GateStats(mean, entropy)
+
+
+def keep_live_gates(model: nn.Module, video_tokens: int) -> None:
+    """Keep each layer's mean gate with its gradient in the next forward pass, for label_loss; 0 stops.
+
+    video_tokens: how many tokens of the video there are; they come first where video and text are together. Layers
+    that read text only keep none.
+    """
+    for name, layer in layers(model).items():
+        layer.video_tokens = 0 if TEXT_ONLY.search(name) else video_tokens
+        layer.live_gate = None
+
+
+def label_loss(model: nn.Module, shares: Sequence[float]) -> Tensor:
+    """Cross entropy between the clip's label shares (one a branch) and the mean gate, in nats, mean over layers.
+
+    Of the latest forward pass after keep_live_gates; call it before backward, where checkpointed layers run again.
+    Raises ValueError when there is no live gate.
+    """
+    live = [layer.live_gate for layer in layers(model).values() if layer.live_gate is not None]
+    if not live:
+        raise ValueError("no live gate: call keep_live_gates(model, tokens) before the forward pass")
+    gates_MN = torch.stack(live)
+    wanted_N = torch.tensor(list(shares), device=gates_MN.device)
+    return -(wanted_N * gates_MN.clamp_min(1e-9).log()).sum(-1).mean()
 
 
 # ----------------------------------------------------------------------------------------- state and files

@@ -212,8 +212,12 @@ class _Training:
             noise_CTHW, t = draw(sample["latents"].shape, config.seed, sample_index, config.shift)
             self.condition(self.index[place], sample)
             hydralora.collect_gates(self.model, True)
+            shares = self.supervise(self.index[place], sample)
             loss = self.loss(sample, noise_CTHW, t)
-            (loss / len(batch.places)).backward()
+            whole = loss + config.router_label_weight * hydralora.label_loss(self.model, shares) if shares else loss
+            (whole / len(batch.places)).backward()
+            if shares:
+                hydralora.keep_live_gates(self.model, 0)
             mean, entropy = hydralora.gate_stats(self.model, reset=True)
             sums += torch.tensor([float(loss.detach()), entropy, *mean], dtype=torch.float64)
         return sums
@@ -223,6 +227,16 @@ class _Training:
         shares, device = one.shares(self.labels), self.world.device
         labels_1N = torch.tensor([shares], device=device) if any(shares) else None  # None: all branches alike
         hydralora.set_condition(self.model, labels_1N, sample["pooled"][None].to(device).float())
+
+    def supervise(self, one: Sample, sample: dict[str, torch.Tensor]) -> list[float]:
+        """The labels that the routers are pulled towards in the coming pass; [] for none, or a clip without labels."""
+        shares = one.shares(self.labels) if self.config.router_label_weight else []
+        if not any(shares):
+            return []
+        patch, patch_t = self.model.config.patch_size, self.model.config.patch_size_t
+        _, frames, height, width = sample["latents"].shape
+        hydralora.keep_live_gates(self.model, (frames // patch_t) * (height // patch) * (width // patch))
+        return shares
 
     def loss(self, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float) -> torch.Tensor:
         """See velocity_loss."""
@@ -301,16 +315,14 @@ class _Training:
 
 
 def _label_names(settings: Settings, config: TrainConfig, index: Sequence[Sample]) -> list[str]:
-    """The labels that the label gate reads, one a branch, in order; none for the other gates."""
-    if config.gate != "label":
+    """The labels that the label gate or the routers' supervision reads, one a branch, in order; else none."""
+    if config.gate != "label" and not config.router_label_weight:
         return []
     names = list(settings.metadata.get("labels") or [])
     if len(names) != config.branches:
-        raise DatasetError(
-            f"gate label needs one label a branch: {config.branches} branches, {len(names)} labels {names}"
-        )
+        raise DatasetError(f"one label a branch is needed: {config.branches} branches, {len(names)} labels {names}")
     if not any(any(one.shares(names)) for one in index):
-        raise DatasetError(f"gate label: none of the {len(index)} samples has any of the labels {names}")
+        raise DatasetError(f"none of the {len(index)} samples has any of the labels {names}")
     return names
 
 
