@@ -40,8 +40,8 @@ def glimpses(
         source = video_stream(container, os.fspath(path), stream)
         set_threads(source, threads)
         base = source.time_base or Fraction(1, 1_000_000)
-        short = (None, short_px) if width >= height else (short_px, None)
-        gray, colour = Shaper(source, width, height, "gray", box), Shaper(source, *short, "rgb24", box)
+        across, down = (None, short_px) if width >= height else (short_px, None)
+        gray, colour = Shaper(source, width, height, "gray", box), Shaper(source, across, down, "rgb24", box)
         index = 0
         for pts, frame in cleaned(lambda start: timed(pictures(container, source, start), source), source,
                                   start_pts, cleanup):  # fmt: skip

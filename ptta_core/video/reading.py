@@ -116,7 +116,8 @@ def timed(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[i
 
 def pictures(container: InputContainer, stream: VideoStream, start_pts: int | None) -> Iterator[VideoFrame]:
     """Decoded pictures from the key frame before start_pts on; packets that do not decode are skipped."""
-    packets = packets_of(container, stream) if start_pts is None else _packets_from(container, stream, start_pts)
+    whole = start_pts is None or start_pts <= (stream.start_time or 0)  # no seek where some containers cannot seek to
+    packets = packets_of(container, stream) if whole else _packets_from(container, stream, start_pts or 0)
     for packet in packets:
         try:
             yield from stream.codec_context.decode(packet)
