@@ -86,8 +86,11 @@ def laion(tmp_path_factory):
     )
 
 
-def reference(config: ScoreConfig, image: np.ndarray) -> float:
-    """The whole path by hand: PIL's bicubic resize, centre crop, CLIP's vision tower, projection, norm, head."""
+def reference(config: ScoreConfig, image: np.ndarray, whole: bool = False) -> float:
+    """The whole path by hand: PIL's bicubic resize, centre crop, CLIP's vision tower, projection, norm, head.
+
+    whole: all of the picture squeezed into the square instead of the crop.
+    """
     import torch
     from PIL import Image
     from safetensors.torch import load_file
@@ -95,7 +98,7 @@ def reference(config: ScoreConfig, image: np.ndarray) -> float:
 
     side, (height, width) = tiny_vlm.CLIP_SIDE_PX, image.shape[:2]
     shrink = side / min(height, width)
-    size = (int(width * shrink), int(height * shrink))
+    size = (side, side) if whole else (int(width * shrink), int(height * shrink))
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), np.float32)
     top, left = (size[1] - side) // 2, (size[0] - side) // 2
     crop = small[top : top + side, left : left + side] / 255
@@ -119,6 +122,23 @@ def test_laion_is_the_reference_for_every_picture_of_a_batch(laion):
     assert np.ptp(true) > 0.2  # the pictures differ for this model, so an order mixed up would show
     np.testing.assert_allclose(found, true, atol=0.02)
     assert aesthetic.make_aesthetic(laion)(images[::-1]) == pytest.approx(found[::-1], abs=1e-4)
+
+
+def test_whole_frames_are_squeezed_instead_of_cut(laion):
+    images = [rich(1), rich(2)[:, :200], rich(4)]
+    images[2][:, :100] = images[2][:, -100:] = (250, 30, 20)  # sides that a centre crop of 320 px never sees
+    whole = laion.model_copy(update={"aesthetic_crop": "whole"})
+    found = aesthetic.make_aesthetic(whole)(images)
+    np.testing.assert_allclose(found, [reference(laion, image, whole=True) for image in images], atol=0.02)
+    assert not np.allclose(found, aesthetic.make_aesthetic(laion)(images), atol=0.02)
+
+
+def test_embeddings_have_length_one_and_lead_to_the_scores(laion):
+    model, images = aesthetic.make_aesthetic(laion), [rich(1), rich(2)]
+    embeddings = model.embed(images)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    assert model.scores(embeddings) == pytest.approx(model(images), abs=1e-6)
+    assert model.embed([]).shape == (0, embeddings.shape[1]) and model([]) == []
 
 
 def test_laion_needs_both_models_and_the_right_head(laion, tmp_path):

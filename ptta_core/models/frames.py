@@ -40,6 +40,19 @@ class Nearest:
         """`shares`: places as shares (0..1) of the clip's length."""
         self.wanted_pts = [start_pts + share * (end_pts - start_pts) for share in shares]
         self.kept: list[Decoded | None] = [None] * len(shares)
+        self._last_pts: int | None = None
+
+    def may_be_nearest(self, pts: int) -> bool:
+        """Whether the next frame is worth offering, for frames that are costly to make; called once a frame, in order.
+
+        The first frame is, and around each place the first frame not before it, and any that is less than three
+        quarters of the last distance before it. Where the distances vary, the one before a long pause may be left
+        out although it is nearer than the one after.
+        """
+        last, self._last_pts = self._last_pts, pts
+        if last is None:
+            return True
+        return any(last < wanted and pts >= wanted - 0.75 * (pts - last) for wanted in self.wanted_pts)
 
     def offer(self, frame: Decoded) -> None:
         """Look at one frame; frames come in order."""
@@ -62,18 +75,3 @@ class Nearest:
         if not found:
             raise EmptyClip(f"no frames between pts {self.wanted_pts[0]:.0f} and {self.wanted_pts[-1]:.0f}")
         return found
-
-
-def square_pixels(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture [H,W,3] squeezed into some other shape, stretched to the aspect ratio of `width` to `height`.
-
-    The shorter side stays. A picture within 2 % of that ratio, or with no known one (0), is given back as it is.
-    """
-    import cv2
-
-    if not width or not height:
-        return image
-    short = min(image.shape[:2])
-    size = (max(short, round(short * width / height)), max(short, round(short * height / width)))
-    stretched = (size[0] / size[1]) / (image.shape[1] / image.shape[0])
-    return image if 0.98 < stretched < 1.02 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

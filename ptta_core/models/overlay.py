@@ -20,12 +20,13 @@ LOOKS = 12  # frames of a clip that are looked at, spread evenly
 STROKE_PX = 13  # wider things than this are no strokes, at 320 x 576
 CONTRAST = 40  # gray levels by which a stroke is brighter than its surroundings
 LOCAL = 0.6  # and by which share of the strongest stroke beside it: keeps strokes apart inside outlines
-MOST_STROKES = 400  # the strongest of a frame; more is texture
+MOST_STROKES = 300  # the strongest of a frame; more is texture
 # how still edges are looked for: (least mean gradient, gray levels a px; least coherence 0..1; gap to close, px)
 LEVELS = ((2.5, 0.8, 9), (5, 0.8, 9), (5, 0.8, 5), (8, 0.85, 9), (8, 0.85, 5), (12, 0.85, 9), (12, 0.85, 5),
           (18, 0.9, 9), (26, 0.9, 9))  # fmt: skip
 CORNER = 0.25  # a logo's centre is this near to the picture's edge, as a share of its size, in both directions
 RING_PX = 10  # around a logo
+LEAST_LETTERED = -4.0  # log odds of text below which a logo counts as having no letters
 
 
 class Overlay(NamedTuple):
@@ -43,12 +44,12 @@ def measure(grays: Sequence[np.ndarray]) -> Overlay:
     With one frame, text is judged by its form alone, and a logo cannot be told from the picture: 0.
     """
     looks = [strokes(gray) for gray in grays]
-    scored = [_scored_lines(looks, at) for at in range(len(looks))]
+    scored = [scored_lines(looks, at) for at in range(len(looks))]
     lines = [[box for score, box in look if score > 0] for look in scored]
     seen = [_seen_twice(lines, at) for at in range(len(looks))]
     size = grays[0].size
     shares = [sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes) / size for boxes in seen]
-    letters = [line for look in scored for line in look]
+    letters = [line for look in scored for line in look if line[0] > LEAST_LETTERED]
     logo, box = (0.0, None) if len(grays) < 3 else find_logo(grays, letters)
     return Overlay(min(1.0, max(shares)), _around([box for boxes in seen for box in boxes]), logo, box)
 
@@ -74,7 +75,7 @@ def recurring_box(boxes: Sequence[str], least_share: float = 0.25) -> str:
 class Strokes(NamedTuple):
     """The bright strokes of one frame."""
 
-    mask_HW: np.ndarray  # bool
+    mask_HW: np.ndarray  # uint8, 0 or 1
     parts_N9: np.ndarray  # x, y, w, h, area, peak, core share, stroke width, contrast of each
 
 
@@ -84,7 +85,8 @@ def strokes(gray_HW: np.ndarray) -> Strokes:
 
     window = np.ones((STROKE_PX, STROKE_PX), np.uint8)
     hat = cv2.morphologyEx(gray_HW, cv2.MORPH_TOPHAT, window)
-    mask = ((hat > CONTRAST) & (hat >= LOCAL * cv2.dilate(hat, window))).view(np.uint8)
+    least = np.maximum(cv2.convertScaleAbs(cv2.dilate(hat, window), alpha=LOCAL), CONTRAST)
+    mask = np.asarray(hat >= least).view(np.uint8)
     _count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     x, y, w, h, area = stats.T
     letter = (h >= 4) & (h <= 40) & (w <= 110) & (area >= 6) & (w <= 8 * h) & (h <= 12 * w)
@@ -92,21 +94,27 @@ def strokes(gray_HW: np.ndarray) -> Strokes:
     letter[0] = False  # the background
     ids = np.flatnonzero(letter)
     if len(ids) < 2:
-        return Strokes(mask.astype(bool), np.zeros((0, 9)))
-    edge = (mask > 0) & (cv2.erode(mask, np.ones((3, 3), np.uint8)) == 0)
+        return Strokes(mask, np.zeros((0, 9)))
+    edge = np.bitwise_xor(mask, cv2.erode(mask, np.ones((3, 3), np.uint8)))
     peak, core, outline, contrast = _inside(labels, letter, gray_HW, hat, edge)
     own = area[ids]
     width = 2 * own / np.maximum(outline, 1)
     columns = (x[ids], y[ids], w[ids], h[ids], own, peak, core / own, width, contrast)
-    return Strokes(mask.astype(bool), np.stack(columns, 1).astype(np.float64))
+    parts = np.stack(columns, 1).astype(np.float64)
+    if len(parts) > MOST_STROKES:
+        parts = parts[np.sort(np.argsort(-parts[:, 8], kind="stable")[:MOST_STROKES])]
+    return Strokes(mask, parts)
 
 
 def _inside(labels: np.ndarray, wanted: np.ndarray, gray: np.ndarray, hat: np.ndarray, edge: np.ndarray) -> Any:
     """(brightest, pixels within 25 of it, outline's pixels, strongest contrast) of each wanted component."""
-    flat = labels.ravel()
-    places = np.flatnonzero(wanted[flat])
-    places = places[np.argsort(flat[places], kind="stable")]
-    starts = np.flatnonzero(np.diff(flat[places], prepend=-1))
+    places = np.flatnonzero(labels)
+    owners = labels.ravel()[places]
+    keep = wanted[owners]
+    places, owners = places[keep], owners[keep]
+    order = np.argsort(owners, kind="stable")
+    places = places[order]
+    starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
     levels = gray.ravel()[places].astype(np.int16)
     peak = np.maximum.reduceat(levels, starts)
     core = levels >= np.repeat(peak - 25, np.diff(starts, append=len(places)))
@@ -115,60 +123,86 @@ def _inside(labels: np.ndarray, wanted: np.ndarray, gray: np.ndarray, hat: np.nd
     return peak, np.add.reduceat(core.astype(np.int32), starts), outline, contrast
 
 
-def text_rows(found: Strokes) -> list[np.ndarray]:
-    """Strokes that could be a line of text: rows of `parts_N9` side by side, alike in height, brightness and width."""
-    parts = found.parts_N9
-    if len(parts) > MOST_STROKES:
-        parts = parts[np.sort(np.argsort(-parts[:, 8], kind="stable")[:MOST_STROKES])]
-    if len(parts) < 2:
-        return []
-    x, y, w, h, _, peak, _, width, contrast = parts.T
+def text_rows(parts_N9: np.ndarray) -> np.ndarray:
+    """The number of the row that each stroke belongs to: side by side, alike in height, brightness and width."""
+    x, y, w, h, _, peak, _, width, contrast = parts_N9.T
     lower, higher = np.minimum.outer(h, h), np.maximum.outer(h, h)
-    shared = np.minimum.outer(y + h, y + h) - np.maximum.outer(y, y)
-    gap = np.maximum.outer(x, x) - np.minimum.outer(x + w, x + w)
-    alike = (shared >= 0.5 * lower) & (higher <= 3 * lower) & (gap <= 0.9 * higher + 2)
-    alike &= (np.abs(np.subtract.outer(peak, peak)) < 25) & (np.abs(np.subtract.outer(contrast, contrast)) < 90)
+    alike = np.minimum.outer(y + h, y + h) - np.maximum.outer(y, y) >= 0.5 * lower
+    alike &= np.maximum.outer(x, x) - np.minimum.outer(x + w, x + w) <= 0.9 * higher + 2
+    alike &= (higher <= 3 * lower) & (np.abs(np.subtract.outer(peak, peak)) < 25)
+    alike &= np.abs(np.subtract.outer(contrast, contrast)) < 90
     alike &= np.maximum.outer(width, width) <= 2.2 * np.minimum.outer(width, width)
-    labels = np.arange(len(parts))
+    labels = np.arange(len(parts_N9), dtype=np.int32)
     while True:
-        following = np.where(alike, labels[None], len(parts)).min(1)
+        following = np.where(alike, labels[None], np.int32(len(labels))).min(1)
         if (following == labels).all():
-            break
+            return labels
         labels = following
-    return [parts[labels == label] for label in np.unique(labels) if (labels == label).sum() >= 2]
 
 
-def text_features(row_N9: np.ndarray, mask: np.ndarray, others: Sequence[np.ndarray]) -> tuple[Box, dict[str, float]]:
-    """Where a row of strokes is and what it is like; `others` are the masks of the looks before and after."""
-    x, y, w, h, area, peak, core, width, contrast = row_N9.T
-    box = (int(x.min()), int(y.min()), int((x + w).max()), int((y + h).max()))
-    inside = mask[box[1] : box[3], box[0] : box[2]]
-    tall, long, letter = box[3] - box[1], box[2] - box[0], float(np.percentile(h, 75))
-    stays = [0.0]
+def text_features(look: Strokes, others: Sequence[Strokes]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Boxes [R,4] of the rows of at least two strokes, and what each row is like; `others`: looks before and after."""
+    labels = text_rows(look.parts_N9)
+    counts = np.bincount(labels, minlength=1)
+    rows = np.flatnonzero(counts[labels] >= 2)
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    if not len(rows):
+        return np.zeros((0, 4), np.int64), {}
+    starts = np.flatnonzero(np.diff(labels[rows], prepend=-1))
+    x, y, w, h, area, peak, core, width, contrast = look.parts_N9[rows].T
+    count = np.diff(starts, append=len(rows))
+    edges = [np.minimum.reduceat(x, starts), np.minimum.reduceat(y, starts),
+             np.maximum.reduceat(x + w, starts), np.maximum.reduceat(y + h, starts)]  # fmt: skip
+    boxes = np.stack(edges, 1).astype(np.int64)
+    long, tall = (boxes[:, 2:] - boxes[:, :2]).T
+
+    def mean(values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+        weights = weights + np.zeros_like(values)
+        return np.add.reduceat(values * weights, starts) / np.add.reduceat(weights, starts)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(0, mean(values * values) - mean(values) ** 2))
+
+    letter, mask = mean(h, area), look.mask_HW
+    inside = _sums(mask, boxes)
+    begins = _sums(mask[:, 1:] & ~mask[:, :-1], boxes - np.array([1, 0, 1, 0]))
+    stays = np.zeros(len(boxes))
     for other in others:
-        then = other[box[1] : box[3], box[0] : box[2]]
-        stays.append(float((inside & then).sum() / max(1, (inside | then).sum())))
-    dense = float(inside.mean())
-    starts = (inside[:, 1:] & ~inside[:, :-1]).sum(1)
-    return box, {
-        "strokes": np.log(len(row_N9)), "length": np.log(long / letter), "lines": np.log(tall / letter),
-        "peak_spread": float(peak.std()) / 50, "width_spread": float(width.std() / width.mean()),
-        "contrast": float(np.median(contrast)) / 50, "density": dense, "density_squared": dense**2,
-        "own": float(area.sum() / max(1, inside.sum())), "stays": max(stays),
-        "boldness": float(np.median(width)) / letter, "peak": float(peak.mean()) / 50, "letter": np.log(letter),
-        "starts": float(starts.max()) / (long / letter), "fullest": float(np.percentile(inside.mean(1), 80)),
-        "core": float(np.average(core, weights=area)),
+        both = _sums(mask & other.mask_HW, boxes)
+        stays = np.maximum(stays, both / np.maximum(1, inside + _sums(other.mask_HW, boxes) - both))
+    dense = inside / (long * tall)
+    return boxes, {
+        "strokes": np.log(count), "length": np.log(long / letter), "lines": np.log(tall / letter),
+        "peak_spread": spread(peak) / 50, "width_spread": spread(width) / mean(width), "contrast": mean(contrast) / 50,
+        "density": dense, "density_squared": dense**2, "own": np.add.reduceat(area, starts) / np.maximum(1, inside),
+        "stays": stays, "boldness": mean(width, area) / letter, "peak": mean(peak) / 50, "letter": np.log(letter),
+        "starts": begins / (tall * long / letter), "core": mean(core, area), "height_spread": spread(h) / letter,
+        "foot_spread": spread(y + h) / letter,
     }  # fmt: skip
 
 
-def _scored_lines(looks: Sequence[Strokes], at: int) -> list[Line]:
+def _sums(mask: np.ndarray, boxes_R4: np.ndarray) -> np.ndarray:
+    """How many pixels of a 0-or-1 mask [H,W] lie in each box."""
+    import cv2
+
+    total = cv2.integral(mask)
+    height, width = mask.shape
+    x1, x2 = (np.clip(boxes_R4[:, at], 0, width) for at in (0, 2))
+    y1, y2 = (np.clip(boxes_R4[:, at], 0, height) for at in (1, 3))
+    return total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1]
+
+
+def scored_lines(looks: Sequence[Strokes], at: int) -> list[Line]:
     """Possible lines of text at one look; above a score of 0 (log odds) they are taken for text."""
-    others = [looks[near].mask_HW for near in (at - 1, at + 1) if 0 <= near < len(looks)]
-    found = []
-    for row in text_rows(looks[at]):
-        box, features = text_features(row, looks[at].mask_HW, others)
-        found.append((TEXT_BIAS + sum(TEXT[name] * value for name, value in features.items()), box))
-    return found
+    others = [looks[near] for near in (at - 1, at + 1) if 0 <= near < len(looks)]
+    if len(looks[at].parts_N9) < 2:
+        return []
+    boxes, features = text_features(looks[at], others)
+    if not features:
+        return []
+    scores = TEXT_BIAS + sum(TEXT[name] * values for name, values in features.items())
+    x1, y1, x2, y2 = boxes.T.tolist()
+    return list(zip(np.asarray(scores).tolist(), zip(x1, y1, x2, y2)))
 
 
 def _seen_twice(lines: Sequence[list[Box]], at: int) -> list[Box]:
@@ -271,8 +305,8 @@ def _logo_features(over_time: Edges, still: np.ndarray, box: Box, inside: np.nda
 
 
 def _lettered(box: Box, letters: Sequence[Line]) -> float:
-    """The best score, -6 to 4, of the possible lines of text that lie mostly inside a box and fill a third of it."""
-    best = -6.0
+    """The best score, -4 to 4, of the possible lines of text that lie mostly inside a box and fill a third of it."""
+    best = LEAST_LETTERED
     for score, (x1, y1, x2, y2) in letters:
         across, down = min(x2, box[2]) - max(x1, box[0]), min(y2, box[3]) - max(y1, box[1])
         both = max(0, across) * max(0, down)

@@ -1,15 +1,16 @@
 """The fitted numbers of models.overlay: log odds per unit of each feature. Written by benchmarks/overlays.py --fit."""
 
 TEXT: dict[str, float] = {
-    "strokes": 3.075, "length": 0.5254, "lines": -5.911, "peak_spread": -7.913, "width_spread": -1.646,
-    "contrast": 1.237, "density": -8.657, "density_squared": 10.59, "own": -1.413, "stays": 2.487, "boldness": -8.897,
-    "peak": 0.1578, "letter": -4.146, "starts": 1.035, "fullest": -2.128, "core": 0.8487,
+    "strokes": 2.506, "length": 1.366, "lines": -6.543, "peak_spread": -7.864, "width_spread": 0.3225,
+    "contrast": 1.319, "density": -16.03, "density_squared": 14.16, "own": -0.9281, "stays": 2.369,
+    "boldness": -8.313, "peak": 0.1724, "letter": -4.395, "starts": 2.254, "core": 1.416, "height_spread": 0.3552,
+    "foot_spread": 1.588,
 }  # fmt: skip
-TEXT_BIAS = 1.654
+TEXT_BIAS = 0.8662
 LOGO: dict[str, float] = {
-    "frame_still": -1.209, "frame_edges": -2.378, "strength": 0.9194, "strength_squared": 0.5855, "coherence": 25.7,
-    "ring_spread": 2.669, "spread": -3.237, "ring_still": -6.78, "still": 2.912, "still_squared": -7.513,
-    "edges": 0.8757, "size": 2.196, "corner": -31.47, "ring_edges": -1.069, "aspect": 1.442, "aspect_squared": -0.956,
-    "filled": 8.117, "contrast": -2.103, "level": -0.3784, "ring_strength": -0.361, "letters": 0.7288,
+    "frame_still": -1.268, "frame_edges": -2.312, "strength": 0.7507, "strength_squared": 0.6237, "coherence": 26.59,
+    "ring_spread": 2.615, "spread": -3.16, "ring_still": -6.918, "still": 3.212, "still_squared": -8.148,
+    "edges": 1.035, "size": 2.205, "corner": -31.32, "ring_edges": -1.104, "aspect": 1.493, "aspect_squared": -1.038,
+    "filled": 8.058, "contrast": -2.16, "level": -0.393, "ring_strength": -0.3668, "letters": 1.364,
 }  # fmt: skip
-LOGO_BIAS = -3.301
+LOGO_BIAS = -3.132

@@ -20,6 +20,7 @@ from ptta_core.view import View
 if TYPE_CHECKING:
     import numpy as np
 
+    from ptta_core.models.motion import Meter
     from ptta_core.models.overlay import Box
     from ptta_core.models.quality import Quality
 
@@ -43,6 +44,7 @@ class ScoreItem:
     end_s: float
     width: int = 0  # px, as shown; only tells portrait from landscape, 0 counts as landscape
     height: int = 0
+    cleanup: str = ""  # "" | deinterlace | detelecine ...: what reading undoes
 
     @property
     def portrait(self) -> bool:
@@ -63,11 +65,10 @@ class ScoreItem:
 class Decoded:
     """What one pass over a clip's frames leaves behind."""
 
-    grays: "list[np.ndarray]"  # every frame [H,W], for motion
-    times_s: list[float]
-    looks: "list[np.ndarray]"  # some of them, evenly spread, for overlays
-    hashed: "list[np.ndarray]"  # and at the places of the perceptual hash
-    pictures: "list[np.ndarray]"  # RGB [H,W,3] at 10, 50 and 90 %, with square pixels
+    motion: "Meter"
+    looks: "list[np.ndarray]"  # gray frames [H,W], evenly spread, for overlays
+    hashed: "list[np.ndarray]"  # gray frames at the places of the perceptual hash
+    pictures: "list[np.ndarray]"  # RGB [H,W,3] at 10, 50 and 90 %, as shown
     quality: "Quality"
 
 
@@ -110,9 +111,9 @@ class Scorer:
 
     def _score(self, item: ScoreItem, seen: Decoded) -> list[Row]:
         from ptta_core import video
-        from ptta_core.models import aesthetic, motion, overlay, phash, quality
+        from ptta_core.models import aesthetic, overlay, phash, quality
 
-        moved = motion.measure(seen.grays, seen.times_s, self.flow, self.config.gap_s)
+        moved = seen.motion.result()
         over = overlay.measure(seen.looks)
         looks = [aesthetic.looks(picture) for picture in seen.pictures]
         values, embedding = self._judge(item, seen.pictures)
@@ -152,10 +153,11 @@ class Scorer:
 
     def _decode(self, item: ScoreItem) -> Decoded:
         """One pass over a clip's frames. Raises EmptyClip and video's errors."""
-        from ptta_core import video
-        from ptta_core.models import aesthetic, overlay, phash
-        from ptta_core.models.frames import Look, Nearest, square_pixels
+        from ptta_core.models import overlay, phash
+        from ptta_core.models.frames import Look, Nearest
+        from ptta_core.models.motion import Meter
         from ptta_core.models.quality import QualityMeter
+        from ptta_core.video.looking import glimpses
 
         width, height = self.config.width, self.config.height
         if item.portrait:
@@ -164,20 +166,19 @@ class Scorer:
         coloured, looks, hashed = (
             Nearest(item.start_pts, item.end_pts, places) for places in (LOOKED_AT, evenly, phash.PLACES)
         )
-        meter, grays, times_s = QualityMeter(), [], []
-        for frame in video.read_frames(
+        meter, motion = QualityMeter(), Meter(self.flow, self.config.gap_s)
+        for seen in glimpses(
             item.path, stream=item.stream, start_pts=item.start_pts, end_pts=item.end_pts, width=width, height=height,
-            pixel="rgb24", crop=item.crop,
+            coloured=coloured.may_be_nearest, short_px=min(width, height), crop=item.crop,
+            cleanup=item.cleanup,
         ):  # fmt: skip
-            gray = aesthetic.luma(frame.image)
-            grays.append(gray)
-            times_s.append(frame.time_s)
-            meter.add(gray, frame.time_s)
-            coloured.offer(frame)
+            meter.add(seen.gray, seen.time_s)
+            motion.offer(seen.gray, seen.time_s)
             for nearest in (looks, hashed):
-                nearest.offer(Look(frame.index, frame.pts, gray))
-        pictures = [square_pixels(picture, *item.shown[2:]) for picture in coloured.images()]
-        return Decoded(grays, times_s, looks.distinct(), hashed.images(), pictures, meter.result())
+                nearest.offer(Look(seen.index, seen.pts, seen.gray))
+            if seen.colour is not None:
+                coloured.offer(Look(seen.index, seen.pts, seen.colour))
+        return Decoded(motion, looks.distinct(), hashed.images(), coloured.images(), meter.result())
 
 
 def in_shown_px(box: "Box | None", size: tuple[int, ...], item: ScoreItem) -> str:
@@ -223,7 +224,7 @@ def inputs(view: View) -> Items:
     return view.clip_items(ScoreItem)
 
 
-@stage(Score, version=2, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
+@stage(Score, version=3, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("score.")])  # fmt: skip
 def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
     """Measure each clip once; nothing here decides."""

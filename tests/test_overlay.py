@@ -1,0 +1,123 @@
+"""Subtitles and logos burnt into pictures: found where they are, and not where there are none."""
+
+import importlib.util
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from ptta_core.config import HOME
+from ptta_core.models import overlay
+
+DATA = HOME.parent / "shared/data"
+
+
+def _stamps():
+    """The benchmark's own subtitles and logos."""
+    spec = importlib.util.spec_from_file_location("overlays", HOME / "benchmarks/overlays.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["overlays"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+overlays = _stamps()
+
+
+def scene(seed: int, moves_px: float = 3.0) -> list[np.ndarray]:
+    """Twelve looks at discs with outlines on a gradient, RGB 320 x 576, that all move to the left."""
+    random = np.random.default_rng(seed)
+    wide = np.repeat(np.linspace(90, 170, 1400)[None, :, None], 320, 0).repeat(3, 2).astype(np.uint8)
+    for _ in range(50):
+        centre, radius = (int(random.integers(1400)), int(random.integers(320))), int(random.integers(25, 80))
+        cv2.circle(wide, centre, radius, [int(value) for value in random.integers(30, 220, 3)], -1, cv2.LINE_AA)
+        cv2.circle(wide, centre, radius, (15, 15, 15), 2, cv2.LINE_AA)
+    lefts = [round(moves_px * 15 * look) for look in range(overlay.LOOKS)]
+    return [np.ascontiguousarray(wide[:, left : left + 576]) for left in lefts]
+
+
+def gray(images: list[np.ndarray]) -> list[np.ndarray]:
+    """As the score stage sees them, with the noise of coding."""
+    random = np.random.default_rng(9)
+    lumas = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    return [np.clip(luma + random.normal(0, 2, luma.shape), 0, 255).astype(np.uint8) for luma in lumas]
+
+
+def box_of(stamp) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero((stamp.opacity > 0.2).any(1)), np.flatnonzero((stamp.opacity > 0.2).any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def test_subtitles_are_found_where_they_are():
+    hits = 0
+    for seed in range(20):
+        stamp = overlays.subtitle(320, 576, seed)
+        x1, y1, x2, y2 = box_of(stamp)
+        found = overlay.measure(gray([stamp.on(image) for image in scene(seed)]))
+        hits += found.text_box is not None
+        if found.text_box is not None:
+            left, top, right, bottom = found.text_box
+            assert x1 - 20 <= left and right <= x2 + 20 and y1 - 20 <= top and bottom <= y2 + 20
+            assert found.text_share * 320 * 576 <= 2 * (x2 - x1) * (y2 - y1)
+    assert hits >= 18
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_text_at_two_looks_counts_and_at_one_does_not(seed):
+    stamp, images = overlays.subtitle(320, 576, seed), scene(seed)
+    twice = [stamp.on(image) if at in (5, 6) else image for at, image in enumerate(images)]
+    once = [stamp.on(image) if at == 5 else image for at, image in enumerate(images)]
+    assert overlay.measure(gray(twice)).text_share > 0
+    assert overlay.measure(gray(once)).text_share == 0
+
+
+def test_nothing_is_found_over_plain_scenes():
+    for seed in range(12):
+        found = overlay.measure(gray(scene(seed)))
+        assert found.text_share == 0 and found.text_box is None
+        assert found.overlay < 0.5 and found.static_box is None
+
+
+def test_logos_in_corners_are_found_over_moving_pictures():
+    hits = 0
+    for seed in range(20):
+        stamp = overlays.logo(320, 576, seed)
+        found = overlay.measure(gray([stamp.on(image) for image in scene(seed)]))
+        x1, y1, x2, y2 = box_of(stamp)
+        hits += found.overlay > 0.5
+        if found.static_box is not None:
+            left, top, right, bottom = found.static_box
+            assert min(right, x2) > max(left, x1) and min(bottom, y2) > max(top, y1)
+    assert hits >= 18
+
+
+def test_one_frame_black_frames_and_odd_sizes_are_no_trouble():
+    assert overlay.measure([np.zeros((320, 576), np.uint8)] * 3) == (0.0, None, 0.0, None)
+    assert overlay.measure([np.full((64, 64), 200, np.uint8)]) == (0.0, None, 0.0, None)
+    portrait = overlay.measure([np.rot90(look).copy() for look in gray(scene(1))])
+    assert 0 <= portrait.overlay < 0.5
+    titled = np.zeros((320, 576), np.uint8)
+    cv2.putText(titled, "The End of the Story", (120, 170), 0, 1.0, 255, 2, cv2.LINE_AA)
+    assert overlay.measure([titled]).text_share > 0.01  # one look is judged by form alone
+
+
+def test_a_box_recurs_when_enough_clips_of_a_source_have_it():
+    here, near, there = "500,280,50,20", "503,281,50,20", "20,20,60,30"
+    assert overlay.recurring_box([here, "", near, "", ""]) == here
+    assert overlay.recurring_box([here, there, "", ""]) == ""
+    assert overlay.recurring_box([here, near, *[""] * 8]) == ""  # two of ten are chance
+    assert overlay.recurring_box([]) == "" and overlay.recurring_box(["", ""]) == ""
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips of ../shared/data are not here")
+def test_real_titles_are_text():
+    """A title card of the trailer."""
+    from ptta_core import video
+
+    path = DATA / "clips/sintel_trailer_480x204.mp4"
+    frames = video.read_frames(path, width=576, height=320, pixel="gray")
+    cards = [frame.image for frame in frames if frame.index in range(230, 284, 5)]
+    x1, y1, x2, y2 = overlay.measure(cards).text_box or (0, 0, 0, 0)
+    assert x2 - x1 > 100 and y2 - y1 < 60
