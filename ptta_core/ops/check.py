@@ -39,7 +39,23 @@ def check(view: View) -> list[Finding]:
         )
         found.append(Finding(f"licence of {field}", accepted, note))
     found += [_prompts(view), _device(view)]
+    if view.recipe.until != "admit" and not view.recipe.base.model.tiny:
+        found.append(_training(view))
     return found
+
+
+def _training(view: View) -> Finding:
+    """What training will hold in memory, from the base's configuration."""
+    from ptta_core.training.estimate import estimate
+
+    recipe = view.recipe
+    try:
+        path, revision = models.resolve(recipe.base.model, view.home / "models")
+        known = estimate(path, revision, recipe.base, recipe.encode, recipe.train)
+    except ValueError as error:
+        return Finding("training", False, str(error))
+    return Finding("training", True, known.note() if known else
+                   "memory not estimated: the base's configuration is not on this disk yet")  # fmt: skip
 
 
 def _sources(view: View) -> Finding:
