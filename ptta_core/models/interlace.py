@@ -28,7 +28,7 @@ Verdict = Literal["still", "progressive", "telecined", "tff", "bff", "combed", "
 PLACES = (0.5, 0.15, 0.8, 0.33, 0.65, 0.05)  # of the source's length, where windows begin
 WINDOW = 16  # pictures: three cycles of 3:2 pulldown
 ENOUGH = 2  # windows with motion that are clearly progressive end the search
-MIN_LINES = 64  # smaller pictures are no video standard's, and too small to tell
+MIN_LINES = 160  # smaller pictures are no interlaced standard, and too small to tell
 MAX_FPS = 31.0  # interlaced video has at most 30 pictures a second
 MOVES = 2.0  # pictures with motion that a window needs
 WHOLE = 0.75  # Weave.whole of progressive pictures: 0.95 and more
@@ -37,6 +37,7 @@ FITS = 0.1  # Weave.film of telecined pictures: 0.00; of all others with motion 
 CHANGES = 0.48  # Weave.whole + Weave.split of telecined pictures: 0.5 to 0.7; of interlaced ones 0.25 to 0.45
 LATER = 1.3  # times: how much worse the far field fits than the near one
 VISIBLE = 1.0  # levels: less combing is not seen
+FINER = 2.5  # times the combing along lines that combing between them is: below it is texture, in fast motion
 STRONG = 3.0  # levels of combing above that of still places ...
 ALONG = 5.0  # ... times that along lines ...
 STILL = 3.0  # ... and times that of still places, which only pictures scaled after weaving show
@@ -165,7 +166,7 @@ def judge(seen: Evidence) -> Verdict:
         return "still"
     if seen.own > max(STRONG + seen.still, ALONG * seen.across, STILL * seen.still) and weave.whole >= WHOLE:
         return "combed"
-    if weave.whole >= WHOLE and weave.split <= UNSPLIT:
+    if (weave.whole >= WHOLE and weave.split <= UNSPLIT) or seen.own < FINER * seen.across:
         return "progressive"
     if weave.film <= FITS and weave.split > UNSPLIT and weave.whole + weave.split >= CHANGES:
         return "telecined"
