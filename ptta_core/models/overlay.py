@@ -2,7 +2,7 @@
 
 Text: strokes brighter than their surroundings, all of one brightness, of letter size, in a row, and still there at the
 next look. A logo: a small patch near a corner whose edges stay while the picture around it changes. Both are judged by
-a logistic function of a few plain features; its numbers were fitted by benchmarks/overlays.py on drawn subtitles and
+a logistic function of a few plain features; its numbers (overlay_fit.py) were fitted on drawn subtitles and
 logos over real animation. A dark text on a bright ground is not looked for: outlines of drawings are too much like it.
 """
 

@@ -1,4 +1,9 @@
-"""The fitted numbers of models.overlay: log odds per unit of each feature. Written by benchmarks/overlays.py --fit."""
+"""The fitted numbers of models.overlay: log odds per unit of each feature.
+
+Logistic regression (ridge 1 on standardised features) on the shots, subtitles and logos of benchmarks/overlays.py,
+nine shots a video and two of each a shot, with enlarged and repeated cel drawings and the drawn cartoon as further
+examples without overlay. The constants are shifted from the fit to where precision is about 0.95 to 0.99.
+"""
 
 TEXT: dict[str, float] = {
     "strokes": 2.506, "length": 1.366, "lines": -6.543, "peak_spread": -7.864, "width_spread": 0.3225,
