@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flows import verbs
+from flows import deciding, verbs
 
 # Errors whose message tells a person what to do, by name: importing them here would make `--help` slow.
 TOLD = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
-        "NotFinite", "DatasetError", "CheckpointError", "ServerError"}  # fmt: skip
+        "NotFinite", "DatasetError", "CheckpointError", "ServerError", "VideoError", "Combed"}  # fmt: skip
 STAGES = ("gather", "split", "score", "select", "caption", "admit", "encode", "train", "generate", "evaluate")
 
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptta", description="Raw animation footage in, a fine-tuned and judged "
                                      "text-to-video adapter out.")  # fmt: skip
     group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_run, _show, _status, _check, _report, _export):
+    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _ledger, _remove):
         add(group)
     return parser
 
@@ -78,6 +78,51 @@ def _export(group: Any) -> None:
                         help="native, diffusers, branches or comfyui; may be repeated")  # fmt: skip
     export.add_argument("--mix", metavar="SHARES", help="male=0.7,background=0.3 in place of the gate")
     export.add_argument("--out", metavar="DIR", help="where to; the workspace's exports by default")
+
+
+def _cuts(group: Any) -> None:
+    cuts = _verb(group, "cuts", "every shot boundary of one video, before any length filter", verbs.cuts)
+    cuts.add_argument("video", metavar="VIDEO")
+    cuts.add_argument("--json", action="store_true", help="one JSON array: time_s, frame, kind, confidence")
+
+
+def _calibrate(group: Any) -> None:
+    calibrate = _verb(group, "calibrate", "what each theta would keep, without computing anything again",
+                      deciding.calibrate)  # fmt: skip
+    calibrate.add_argument("recipe", metavar="RECIPE")
+    _placed(calibrate)
+    calibrate.add_argument("--videos", metavar="DIR", help="the folder of footage of the run")
+    calibrate.add_argument("--near", type=_positive, default=6, metavar="N", help="clips to show on each side")
+    calibrate.add_argument("--sheet", metavar="HTML", help="write a contact sheet of those clips")
+    calibrate.add_argument("--json", action="store_true")
+
+
+def _select(group: Any) -> None:
+    select = _verb(group, "select", "keep or veto clips by hand, over every rule", deciding.select)
+    _workspace(select)
+    for word, text in (("pin", "keep"), ("veto", "veto"), ("unpin", "forget the word about")):
+        select.add_argument(f"--{word}", nargs="+", default=[], metavar="ID",
+                            help=f"{text} these clips: ids, beginnings of ids, or CSV files")  # fmt: skip
+    select.add_argument("--csv", nargs="+", default=[], metavar="FILE", help="clip_id,decision as the report saves it")
+    select.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
+
+
+def _ledger(group: Any) -> None:
+    ledger = _verb(group, "ledger", "where every file and clip ended, and why", deciding.ledger)
+    ledger.add_argument("what", nargs="?", metavar="ID|PATH", help="a file, a source or a clip: why is it (not) in?")
+    _workspace(ledger)
+    ledger.add_argument("--run", metavar="ID")
+    ledger.add_argument("--json", action="store_true")
+
+
+def _remove(group: Any) -> None:
+    remove = _verb(group, "remove", "take a source and all that came from it out of every table", deciding.remove)
+    remove.add_argument("source", metavar="SOURCE", help="an id, the beginning of one, or a file")
+    _workspace(remove)
+    remove.add_argument("--yes", action="store_true", help="do it; without it only what would go is said")
+    remove.add_argument("--why", metavar="TEXT", help="kept with the tombstone")
+    remove.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
+    remove.add_argument("--json", action="store_true")
 
 
 def _verb(group: Any, name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

@@ -133,6 +133,11 @@ def row_keys(base: str, start: int, count: int) -> pa.Array:
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(raw))
 
 
+def where(values: pa.ChunkedArray | pa.Array, column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """The row of each value in a column; null for a value that is not there."""
+    return whole(pc.index_in(values, whole(column)))
+
+
 def first_key(base: str) -> str:
     """The key of an item's first row."""
     return base[:KEY_HEX] + "0" * (ID_HEX - KEY_HEX)

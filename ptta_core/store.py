@@ -99,8 +99,7 @@ class Store:
         dataset.optimize.compact_files(target_rows_per_fragment=COMPACT_ROWS, materialize_deletions_threshold=0.0)
         dataset = self._open(noun)
         dataset.optimize.optimize_indices()
-        self._open(noun).cleanup_old_versions(dt.timedelta(0), delete_unverified=True,
-                                              error_if_tagged_old_versions=False)  # fmt: skip
+        self._open(noun).cleanup_old_versions(dt.timedelta(0), error_if_tagged_old_versions=False)
 
     def take_bytes(self, noun: str, keys: Sequence[str], column: str) -> dict[str, bytes]:
         """One wide column of a few rows, by key."""

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from ptta_core import fleet, memo
 from ptta_core.config import ConfigError
-from ptta_core.ops import report, runs
+from ptta_core.ops import calibrate, report, runs
 from ptta_core.stages import RIVER, load
 from ptta_core.stages.select import require_some
 from ptta_core.view import Options, View
@@ -125,6 +125,8 @@ def bring(name: str, opened: Session) -> Any:
     log.info("%-9s %s in %.1f s", name, outcome.line(), outcome.seconds)
     if name == "select":
         require_some(opened.view)
+        with contextlib.suppress(RuntimeError):  # outside a flow there is nobody to show it to
+            create_table_artifact(table=calibrate.rows(opened.view), key="calibration", description="theta -> kept")
     return Completed(name="Cached" if outcome.cached else "Completed", message=outcome.line())
 
 

@@ -62,3 +62,27 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     """A real Prefect server on loopback, one a session; its home and database are its own."""
     with server(tmp_path_factory.mktemp("prefect")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def curated_home(tmp_path_factory: pytest.TempPathFactory, videos: Path) -> Path:
+    """A folder with footage (one file twice, one that is no video) and a workspace curated from it."""
+    from demo import IN_PROCESS, go
+
+    from ptta_core import stages
+    from ptta_core.ops import runs
+
+    place = tmp_path_factory.mktemp("curated")
+    shutil.copytree(videos, place / "footage")
+    first = sorted((place / "footage").glob("*.mp4"))[0]
+    shutil.copy(first, first.with_name("again.mp4"))
+    (place / "footage" / "broken.mp4").write_bytes(b"not a video" * 100)
+    overrides = IN_PROCESS | {"select.theta": 6.0, "select.max_motion_px": 40.0}
+    go(runs.open_view("laptop", "laptop", overrides, str(place / "w"), str(place / "footage")), stages.CURATE)
+    return place
+
+
+@pytest.fixture
+def curated(curated_home: Path, tmp_path: Path) -> Path:
+    """A copy of the curated workspace; its footage stays where it is."""
+    return Path(shutil.copytree(curated_home / "w", tmp_path / "w"))

@@ -1,0 +1,52 @@
+"""What the verbs that decide do: calibrate, select, ledger, remove. Operations are imported only by their verb."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def calibrate(parsed: argparse.Namespace) -> int:
+    """ptta calibrate RECIPE."""
+    from ptta_core.config import parse_overrides
+    from ptta_core.ops import calibrate, runs, show
+
+    if parsed.workspace:
+        show.open_store(parsed.workspace)
+    view = runs.open_view(
+        parsed.recipe, parsed.site, parse_overrides(parsed.overrides), parsed.workspace, parsed.videos
+    )
+    view = calibrate.with_sources(view)
+    found = calibrate.calibrate(view, parsed.near)
+    print(json.dumps(found) if parsed.json else calibrate.as_text(found))
+    if parsed.sheet:
+        calibrate.sheet(view, found, Path(parsed.sheet))
+        print(f"contact sheet: {parsed.sheet}", file=sys.stderr)
+    return 0
+
+
+def select(parsed: argparse.Namespace) -> int:
+    """ptta select."""
+    from ptta_core.ops import edits
+
+    found = edits.decide(parsed.workspace, parsed.pin, parsed.veto, parsed.unpin, parsed.csv, parsed.by)
+    print(edits.as_text(found))
+    return 0
+
+
+def ledger(parsed: argparse.Namespace) -> int:
+    """ptta ledger."""
+    from ptta_core.ops import ledger
+
+    found = ledger.ledger(parsed.workspace, parsed.what, parsed.run)
+    print(json.dumps(found) if parsed.json else ledger.as_text(found))
+    return 0
+
+
+def remove(parsed: argparse.Namespace) -> int:
+    """ptta remove SOURCE."""
+    from ptta_core.ops import remove
+
+    found = remove.remove(parsed.workspace, parsed.source, parsed.yes, parsed.why or "", parsed.by)
+    print(json.dumps(remove.as_dict(found)) if parsed.json else remove.as_text(found))
+    return 0
