@@ -134,3 +134,43 @@ def test_values_that_are_no_numbers_are_rejected_not_kept():
     table = decide(SelectItem("s", clips, {}, lambda: np.full(2, -1, np.int32)), SelectConfig())
     assert table["kept"].to_pylist() == [False, True]
     assert table["reason"].to_pylist()[0] == "S nan < theta 10"
+
+
+def test_a_rule_may_read_clips_and_sources_beside_scores(curated, curated_home):
+    from demo import IN_PROCESS
+
+    from ptta_core import memo
+    from ptta_core.ops import runs, show
+
+    folder = {"folder": str(curated_home / "footage"), "licence": "CC0", "provenance": "drawn here"}
+    rule = "duration_s > 1.8 and width >= 64 and frames > 1 and licence == 'CC0' and source_id != ''"
+    view = runs.open_view("laptop", "laptop", IN_PROCESS | {"sources.folders": [folder], "select.rule": rule,
+                                                            "select.theta": -1.0, "select.duplicates": "keep"},
+                          str(curated))  # fmt: skip
+    outcomes = [memo.run(view.stage(name), view) for name in ("gather", "split", "score", "select")]
+    assert [one.computed for one in outcomes[1:3]] == [0, 0]  # a licence is no reason to measure again
+    lengths = {row["clip_id"]: row["end_s"] - row["start_s"] for row in view.rows("split").to_pylist()}
+    for row in view.rows("select").to_pylist():
+        assert row["kept"] == (lengths[row["clip_id"]] > 1.8), row["reason"]
+    assert any(row["kept"] for row in view.rows("select").to_pylist())
+    assert {row["licence"] for row in view.rows("gather", ["licence"], show.NOUNS["sources"]).to_pylist()} == {"CC0"}
+
+
+def test_a_changed_licence_is_read_without_the_file(curated, curated_home, tmp_path):
+    import shutil
+
+    from demo import IN_PROCESS
+
+    from ptta_core import memo
+    from ptta_core.ops import runs
+    from ptta_core.rows import Source
+
+    shutil.move(curated_home / "footage", tmp_path / "away")
+    try:
+        folder = {"folder": str(curated_home / "footage"), "licence": "BY", "exclude": ["broken.mp4"]}
+        view = runs.open_view("laptop", "laptop", IN_PROCESS | {"sources.folders": [folder]}, str(curated))
+        outcome = memo.run(view.stage("gather"), view)
+        assert outcome.computed > 0 and outcome.failed == 0
+        assert set(view.rows("gather", ["licence"], Source)["licence"].to_pylist()) == {"BY"}
+    finally:
+        shutil.move(tmp_path / "away", curated_home / "footage")

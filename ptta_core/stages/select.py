@@ -100,7 +100,7 @@ def source_table(view: View, config: SelectConfig) -> pa.Table | None:
     return pa.Table.from_pylist([first[source_id] for source_id in sorted(first)], schema=schema)
 
 
-CLIP_ONLY = ("frames",)  # of clips and sources alike: a rule means the clip's
+CLIP_ONLY = ("frames", "duration_s")  # of clips and sources alike: a rule means the clip's
 
 
 def joined(view: View, scores: pa.Table, sources: pa.Table | None) -> pa.Table:
