@@ -33,11 +33,11 @@ MAX_FPS = 31.0  # interlaced video has at most 30 pictures a second
 MOVES = 2.0  # pictures with motion that a window needs
 WHOLE = 0.75  # Weave.whole of progressive pictures: 0.95 and more
 UNSPLIT = 0.04  # Weave.split of progressive pictures: 0.00
-FITS = 0.1  # Weave.film of telecined pictures: 0.00; of all others with motion 0.07 and more
+FITS = 0.05  # Weave.film of telecined pictures: 0.01 and less; of all others with motion 0.07 and more
 CHANGES = 0.48  # Weave.whole + Weave.split of telecined pictures: 0.5 to 0.7; of interlaced ones 0.25 to 0.45
 LATER = 1.3  # times: how much worse the far field fits than the near one
 VISIBLE = 1.0  # levels: less combing is not seen
-FINER = 2.5  # times the combing along lines that combing between them is: below it is texture, in fast motion
+FINER = 1.3  # times the combing along lines that combing between them is: below it is texture, in fast motion
 STRONG = 3.0  # levels of combing above that of still places ...
 ALONG = 5.0  # ... times that along lines ...
 STILL = 3.0  # ... and times that of still places, which only pictures scaled after weaving show
@@ -170,6 +170,8 @@ def judge(seen: Evidence) -> Verdict:
         return "progressive"
     if weave.film <= FITS and weave.split > UNSPLIT and weave.whole + weave.split >= CHANGES:
         return "telecined"
+    if seen.own < 2 * FINER * seen.across:  # no cycle bears witness
+        return "progressive"
     if seen.far >= LATER * max(seen.near, seen.own) and seen.own >= VISIBLE:
         return "bff" if weave.bottom_first else "tff"
     return "progressive" if weave.whole >= WHOLE / 2 else "unclear"
