@@ -226,4 +226,4 @@ def test_the_same_cuts_and_motion(made: dict[str, Path], truth: tuple[list[float
     if name in TELECINED:
         assert moved == pytest.approx(truth[1], rel=0.05)
     else:  # fields are other moments than film pictures, and every other line is made up
-        assert moved == pytest.approx(truth[1], rel=0.08, abs=1.0)
+        assert moved == pytest.approx(truth[1], rel=0.15, abs=1.0)
