@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import boundaries
-from bench import Bench, curated, seconds_of
+from bench import Bench, child, curated, seconds_of
 from measure import HERE, Died, interleave, run
 from peers import setup
 
@@ -28,6 +28,8 @@ def part_b(bench: Bench) -> None:
         cpu = [statistics.median(one.cpu_s for one in told[key]) for key in ("ours", "scenedetect")]
         bench.result.figure("b", name, seconds[1] / seconds[0], "at least 3" if cores is None else "")
         bench.result.figure("b", name.replace("_over_split", "_cpu_over_split"), cpu[1] / cpu[0])
+    decode = child("floor.py", "decode", film).told()["cpu_s"]  # nobody who looks at every picture can be faster
+    bench.result.figure("b", "scenedetect_cpu_over_decode", cpu[1] / decode)
     truth = [] if bench.quick else boundaries.films(bench.data)
     if not truth:
         bench.films()

@@ -34,9 +34,9 @@ def test_overhead(footage_folder: Path) -> None:
 
 
 def test_curation(footage_folder: Path) -> None:
-    parts = [word for part in "acf" for word in ("--part", part)]
+    parts = [word for part in "abcf" for word in ("--part", part)]
     found, table = figures("curation.py", *parts, "--footage", str(footage_folder), "--markdown")
-    measured = ("curate_over_floor", "curate_over_decode_480p", "one_more_share")
+    measured = ("curate_over_floor", "curate_over_decode_480p", "scenedetect_over_split", "split_f1", "one_more_share")
     assert all(found[name] > 0 for name in measured)
     absent = ("curate_over_decode_720p", "curate_over_decode_1080p", "datajuicer_over_motion", "nemo_over_curate")
     assert {name for name, value in found.items() if value is None} == set(absent)
