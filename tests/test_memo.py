@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 
-from ptta_core import memo
+from ptta_core import done, memo
 from ptta_core.config import Recipe, Site
 from ptta_core.fleet import Failed
-from ptta_core.rows import Thumbnail
+from ptta_core.rows import Thumbnail, table_schema
 from ptta_core.view import Options, View
 
 
@@ -119,6 +120,61 @@ def test_too_many_failures_stop_the_stage_and_name_the_worst(tmp_path):
     with pytest.raises(memo.StageError, match=r"2 of 4 items failed.*max_failed_share = 0.25.*is bad"):
         Bench(tmp_path, bad="ab", share=0.25).run()
     assert Bench(tmp_path).rows() == list("cd")
+
+
+class Whole(Bench):
+    """A stage whose one item gives its rows as a table."""
+
+    def inputs(self, view: View) -> memo.Items:
+        return memo.Items.of([Letter(self.letters)], "clip_id", [self.letters])
+
+    def compute(self, todo: list[Letter], job: memo.Job) -> Iterator[memo.Batch]:
+        for item in todo:
+            self.calls.append(item.clip_id)
+            letters = list(item.clip_id)
+            yield [(item, pa.table({"clip_id": letters, "jpeg": pa.array([b"x"] * len(letters), pa.large_binary())}))]
+
+
+def test_a_table_of_rows_is_committed_like_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(done, "SLICE_ROWS", 3)
+    first = Whole(tmp_path, "abcdefgh")
+    assert first.run().computed == 1 and first.rows() == list("abcdefgh")
+    again = Whole(tmp_path, "abcdefgh")
+    assert (again.run().computed, again.calls) == (0, [])
+    ordered = again.view.rows("score", ["key", "clip_id", "content_id"]).to_pylist()
+    assert [row["clip_id"] for row in ordered] == list("abcdefgh")
+    assert len({row["content_id"] for row in ordered}) == 8
+    assert Whole(tmp_path, "abc").run().computed == 1 and Whole(tmp_path, "abc").rows() == list("abc")
+
+
+def test_a_table_left_without_its_done_row_is_not_doubled(tmp_path):
+    import lancedb
+
+    Whole(tmp_path, "abcd").run()
+    lancedb.connect(str(tmp_path / "tables")).drop_table("done")
+    again = Whole(tmp_path, "abcd")
+    assert again.run().computed == 1 and again.rows() == list("abcd")
+    assert again.view.store.count("thumbnails") == 4
+
+
+def test_force_decides_a_table_again_and_readers_take_the_newer(tmp_path):
+    Whole(tmp_path, "abcd").run()
+    forced = Whole(tmp_path, "abcd", options=Options(force=("score",)))
+    assert forced.run().computed == 1 and forced.rows() == list("abcd")
+    assert set(forced.view.rows("score", ["attempt"])["attempt"].to_pylist()) == {2}
+
+
+def test_a_table_of_an_older_version_gains_its_new_columns(tmp_path):
+    import lancedb
+
+    old = pa.schema([field for field in table_schema(Thumbnail) if field.name != "jpeg"])
+    lancedb.connect(str(tmp_path / "tables")).create_table("thumbnails", pa.Table.from_pylist(
+        [{"key": "k", "clip_id": "z"}], schema=old))  # fmt: skip
+    view = Bench(tmp_path).view
+    assert view.store.read("thumbnails", ["jpeg", "clip_id"]).to_pylist() == [{"jpeg": None, "clip_id": "z"}]
+    assert Bench(tmp_path).run().computed == 4
+    rows = {row["clip_id"]: row["jpeg"] for row in view.store.read("thumbnails").to_pylist()}
+    assert rows == {"z": None} | dict.fromkeys("abcd", b"x")
 
 
 def test_fields_that_change_no_result_stay_out_of_the_fingerprint():
