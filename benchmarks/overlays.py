@@ -212,8 +212,9 @@ def figures(seen: list[tuple[str, str, dict[str, bool]]], real_text: str, real_l
     """Precision and recall of both measures, as many shots with as without; true overlays of the footage left out."""
     found: dict[str, float] = {}
     for what, real in (("text", real_text), ("logo", real_logo)):
-        hits = [one[what] for _, kind, one in seen if kind == what]
-        false = [one[what] for name, kind, one in seen if kind == "plain" and not (real and re.search(real, name))]
+        left = [(kind, one) for name, kind, one in seen if not (real and re.search(real, name))]
+        hits = [one[what] for kind, one in left if kind == what]
+        false = [one[what] for kind, one in left if kind == "plain"]
         recall, alarms = float(np.mean(hits)), float(np.mean(false))
         found |= {f"{what}_recall": recall, f"{what}_false_alarms": alarms,
                   f"{what}_precision": recall / max(recall + alarms, 1e-9),
