@@ -126,3 +126,12 @@ def export(parsed: argparse.Namespace) -> int:
     made = ops.adapter(parsed.workspace, parsed.id, formats, ops.parse_mix(parsed.mix), parsed.out)
     print(ops.as_text(made))
     return 0
+
+
+def cuts(parsed: argparse.Namespace) -> int:
+    """ptta cuts VIDEO."""
+    from ptta_core.ops import cuts
+
+    found = cuts.cuts(parsed.video)
+    print(cuts.as_json(found) if parsed.json else cuts.as_text(found))
+    return 0

@@ -57,9 +57,10 @@ class Clip:
     time_base: str  # "1/12288"
     stream: int
     crop: str  # "x,y,w,h" in shown pixels, "" for the whole picture
+    cleanup: str  # "" | deinterlace | deinterlace bff | detelecine: what video.read_frames undoes
     frames: int  # decoded frames in the span
-    begins_with: str  # start | cut | fade | max_length: why the clip begins here
-    ends_with: str  # end | cut | fade | max_length
+    begins_with: str  # start | cut | fade | dissolve | max_length: why the clip begins here
+    ends_with: str  # end | cut | fade | dissolve | max_length
 
 
 @dataclass(frozen=True)

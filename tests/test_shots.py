@@ -65,16 +65,16 @@ def test_a_flash_is_no_cut_but_a_short_shot_between_others_is(length: int) -> No
     white = np.full((120, 200, 3), 250, np.uint8)
     flash = [_picture(1)] * 30 + [white] * length + [_picture(1)] * 30
     assert _seen(_find(flash)) == []
-    assert len(_seen(_find(flash, flash_s=0.0))) == 2
+    assert len(_seen(_find(flash, flash_s=0.0))) == (2 if length > 1 else 1)
     assert len(_seen(_find([_picture(1)] * 30 + [_picture(2)] * length + [_picture(3)] * 30))) == 2
 
 
-def test_a_refresh_of_the_codec_is_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """New noise on near-gray: the hue of every pixel changes, the picture does not."""
-    first, second = (np.random.default_rng(n).integers(180, 192, (120, 200, 3), dtype=np.uint8) for n in (1, 2))
-    assert _seen(_find([first] * 30 + [second] * 30)) == []
-    monkeypatch.setattr(shots, "SAME_LEVELS", 0.0)
-    assert _seen(_find([first] * 30 + [second] * 30)) == [("cut", 30)]
+@pytest.mark.parametrize("levels", [2, 4])
+def test_a_refresh_of_the_codec_is_no_cut(levels: int) -> None:
+    """The blocks of a still change by some levels all at once; a change of the picture as large is a cut."""
+    change = np.random.default_rng(3).integers(-levels, levels + 1, (6, 10, 3)).repeat(20, axis=0).repeat(20, axis=1)
+    still = [_picture(1)] * 30 + [(_picture(1) + change).astype(np.uint8)] * 30
+    assert _seen(_find(still)) == []
 
 
 def test_a_cut_between_colours_of_one_luma_is_found() -> None:
@@ -84,15 +84,15 @@ def test_a_cut_between_colours_of_one_luma_is_found() -> None:
 
 def test_a_dark_flicker_is_no_fade() -> None:
     assert _seen(_find([_picture(1)] * 30 + [_black()] * 2 + [_picture(1)] * 30)) == []
-    assert _seen(_find([_picture(1)] * 30 + [_black()] * 2 + [_picture(2)] * 30)) == [("fade", 30)]
+    assert _seen(_find([_picture(1)] * 30 + [_black()] * 2 + [_picture(2)] * 30)) == [("cut", 30), ("cut", 32)]
 
 
 def test_clips_end_where_black_begins_and_resume_where_it_ends() -> None:
     found = _find([_black()] * 5 + [_picture(1)] * 30 + [_black()] * 12 + [_picture(2)] * 30 + [_black()] * 4)
-    assert _seen(found) == [("fade", 0), ("fade", 35), ("fade", 77)]
+    assert _seen(found) == [("fade", 5), ("cut", 35), ("cut", 47), ("fade", 77)]
     spans = shots.to_spans(found, SplitConfig(), 1 / 24)
     assert [(span.start_pts // 512, span.end_pts // 512, span.frames) for span in spans] == [(5, 35, 30), (47, 77, 30)]
-    assert {(span.begins_with, span.ends_with) for span in spans} == {("fade", "fade")}
+    assert [(span.begins_with, span.ends_with) for span in spans] == [("fade", "cut"), ("cut", "fade")]
 
 
 def _shots(frames: int, boundaries: list[int], fps: float = 24.0) -> shots.Shots:
@@ -201,7 +201,7 @@ def test_hard_cuts_of_real_animation() -> None:
     f1 = 2 * found / (2 * found + missed + wrong)
     print(f"found {found} missed {missed} wrong {wrong} F1 {f1:.3f}")
     assert found + missed == sum(len(film["hard_cuts"]) for film in _films()) > 30
-    assert f1 >= 0.85
+    assert f1 >= 0.97
 
 
 @needs_data

@@ -1,8 +1,8 @@
-"""Where one shot ends and the next begins, from one pass over downscaled frames.
+"""Where one shot ends and the next begins, in two steps: measure (shot_features) each frame, then decide here.
 
-Hard cuts come from PySceneDetect's detectors. Around them stand three rules: a run of black frames is a fade, a
-change that is undone within `flash_s` is a flash, and a change of hue that a blurred picture does not show is a
-codec's refresh. Dissolves are not looked for: the rolling average hides them.
+A hard cut is a change that no shift of the picture explains, larger than the changes beside it, and not undone within
+`flash_s`. Fades and dissolves are stretches of mixed frames (`gradual`): they belong to no shot, and nor does a frame
+at a cut that is a blend of both sides. PySceneDetect's detectors are options in place of the rule for hard cuts.
 """
 
 import bisect
@@ -12,35 +12,31 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-import cv2
 import numpy as np
 
 from ptta_core.config import SplitConfig
+from ptta_core.models import gradual
+from ptta_core.models.hard_cuts import hard_cuts
+from ptta_core.models.picture_space import Space
+from ptta_core.models.shot_features import Features, measure
 
 if TYPE_CHECKING:
-    from scenedetect.detector import SceneDetector
-
     from ptta_core.video import Frame
 
-THUMB = (16, 9)  # px, what pictures are compared at: 432 bytes of colour a frame, 75 MB for two hours
-ALIKE_LEVELS = 10.0  # mean absolute difference of two thumbnails, levels 0..255
-ALIKE_SHARE = 0.35  # and of the difference across the cut, so that dark cuts are not mistaken for flashes
-SAME_LEVELS = 6.0  # below this nothing was cut: a codec's refresh changes 3 levels, the faintest cut seen 13
-SURE_LEVELS = 64.0  # levels across a cut that count as full confidence
 EPSILON_S = 1e-6
-NOMINAL_FPS = 24.0  # only numbers the frames for PySceneDetect; no rule here depends on it
+SURE_LEVELS = 40.0  # levels across a cut that count as full confidence
 
 
 @dataclass(frozen=True)
 class Boundary:
     """The end of a shot: clips before it end at `pts` (exclusive), clips after it begin at `resume_pts`."""
 
-    time_s: float
-    frame: int  # 0-based: the first frame of the new shot, or the first black frame
+    time_s: float  # of `frame`
+    frame: int  # 0-based: the first frame of the new shot; the first or last of a fade's black; a dissolve's middle
     pts: int
     kind: Literal["cut", "fade", "dissolve"]
     confidence: float  # 0..1
-    resume_pts: int  # equals pts for a cut; after the black for a fade
+    resume_pts: int  # equals pts for a clean cut
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,8 @@ class Span:
     frames: int
     start_s: float
     end_s: float
-    begins_with: str  # start | cut | fade | max_length
-    ends_with: str  # end | cut | fade | max_length
+    begins_with: str  # start | cut | fade | dissolve | max_length
+    ends_with: str  # end | cut | fade | dissolve | max_length
 
     @property
     def duration_s(self) -> float:
@@ -87,92 +83,41 @@ class Span:
 
 def find_boundaries(frames: "Iterable[Frame]", config: SplitConfig) -> Shots:
     """The boundaries of a source from its frames (rgb24 uint8 [H,W,3], in order, best about `config.width` wide)."""
-    from scenedetect.common import FrameTimecode
-
-    detector = make_detector(config)
-    pts: list[int] = []
-    times_s: list[float] = []
-    thumbs: list[np.ndarray] = []
-    dark: list[bool] = []
-    cuts: list[int] = []
-    for number, frame in enumerate(frames):
-        gray = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        pts.append(frame.pts)
-        times_s.append(frame.time_s)
-        thumbs.append(cv2.resize(frame.image, THUMB, interpolation=cv2.INTER_AREA))
-        dark.append(float(gray.mean()) < config.fade_threshold)
-        bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        found = detector.process_frame(FrameTimecode(number, fps=NOMINAL_FPS), bgr)
-        cuts += [cut.frame_num for cut in found]
-    black = [run for run in runs_of(dark) if not _black_flash(run, thumbs, times_s, config)]
-    cuts = [cut for cut in cuts if _levels(thumbs[cut - 1], thumbs[cut]) >= SAME_LEVELS and not _near_black(cut, black)]
-    kept = [cut for cut in cuts if not is_flash(cut, thumbs, times_s, config.flash_s)]
-    found_here = [_cut(number, thumbs, pts, times_s) for number in kept]
-    found_here += [_fade(run, pts, times_s) for run in black]
-    return Shots(sorted(found_here, key=lambda one: one.frame), pts, times_s)
+    return decide(measure(frames, content=config.detector != "steps"), config)
 
 
-def make_detector(config: SplitConfig) -> "SceneDetector":
-    """PySceneDetect's detector as configured, without its own least shot length: `min_clip_s` decides on that."""
-    from scenedetect.detectors import AdaptiveDetector, ContentDetector
-
-    if config.detector == "adaptive":
-        return AdaptiveDetector(
-            adaptive_threshold=config.threshold, min_scene_len=1, min_content_val=config.min_content
-        )
-    return ContentDetector(threshold=config.threshold, min_scene_len=1)
-
-
-def runs_of(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """(first, end) of each run of True, end exclusive."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], np.asarray(flags, dtype=np.int8), [0]))))
-    return [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2])]
-
-
-def is_flash(cut: int, thumbs: Sequence[np.ndarray], times_s: Sequence[float], flash_s: float) -> bool:
-    """Whether the change at frame `cut` is undone, or undoes another, within `flash_s` seconds.
-
-    The first cut of a flash finds the picture before it again later; the last one finds the picture after it earlier.
-    """
-    before, after = thumbs[cut - 1], thumbs[cut]
-    limit = min(ALIKE_LEVELS, ALIKE_SHARE * _levels(before, after))
-    late = bisect.bisect_right(times_s, times_s[cut] + flash_s + EPSILON_S)
-    early = bisect.bisect_left(times_s, times_s[cut] - flash_s - EPSILON_S)
-    returns = any(_levels(before, thumbs[index]) < limit for index in range(cut + 1, late))
-    return returns or any(_levels(after, thumbs[index]) < limit for index in range(max(0, early - 1), cut - 1))
+def decide(features: Features, config: SplitConfig) -> Shots:
+    """The boundaries of a source from what was measured on all of its frames."""
+    pts, times_s = features.pts.tolist(), features.times_s.tolist()
+    if not pts:
+        return Shots([], [], [])
+    space = Space(features.thumbs)
+    fades, flashes = gradual.fades(features, space, config)
+    dissolves = gradual.dissolves(features, space, fades, config) if config.dissolves else []
+    taken = [(one.start, one.end) for one in (*fades, *dissolves)] + flashes
+    cuts = [cut for cut in hard_cuts(features, space, config) if not _inside(cut.frame, taken)]
+    found = []
+    for cut in cuts:
+        first, end = gradual.blended(space, cut.frame)
+        sure = min(1.0, cut.levels / SURE_LEVELS)
+        found.append(_boundary("cut", cut.frame, first, end, sure, pts, times_s))
+    for one in (*fades, *dissolves):
+        found.append(_boundary(one.kind, one.frame, one.start, one.end, one.confidence, pts, times_s))
+    return Shots(sorted(found, key=lambda one: (one.frame, one.pts)), pts, times_s)
 
 
-def _levels(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean absolute difference over pixels and channels, levels 0..255."""
-    return float(cv2.absdiff(first, second).mean())
+def _inside(frame: int, taken: Sequence[tuple[int, int]]) -> bool:
+    return any(start <= frame <= end for start, end in taken)
 
 
-def _black_flash(
-    run: tuple[int, int], thumbs: Sequence[np.ndarray], times_s: Sequence[float], config: SplitConfig
-) -> bool:
-    """Whether a black run is a flicker: short, and the same bright picture stands on both sides."""
-    first, end = run
-    if first == 0 or end == len(thumbs) or times_s[end] - times_s[first] > config.flash_s + EPSILON_S:
-        return False
-    before, after = thumbs[first - 1], thumbs[end]
-    # the frames beside a true fade are nearly black themselves
-    bright = min(float(before.mean()), float(after.mean())) > 3 * config.fade_threshold
-    return bright and _levels(before, after) < ALIKE_LEVELS
-
-
-def _near_black(cut: int, black: Sequence[tuple[int, int]]) -> bool:
-    return any(first - 1 <= cut <= end + 1 for first, end in black)
-
-
-def _cut(number: int, thumbs: Sequence[np.ndarray], pts: Sequence[int], times_s: Sequence[float]) -> Boundary:
-    confidence = min(1.0, _levels(thumbs[number - 1], thumbs[number]) / SURE_LEVELS)
-    return Boundary(times_s[number], number, pts[number], "cut", confidence, pts[number])
-
-
-def _fade(run: tuple[int, int], pts: Sequence[int], times_s: Sequence[float]) -> Boundary:
-    first, end = run
+def _boundary(
+    kind: Literal["cut", "fade", "dissolve"], frame: int, first: int, end: int, confidence: float,
+    pts: Sequence[int], times_s: Sequence[float],
+) -> Boundary:  # fmt: skip
+    """A boundary whose mixed frames are first..end-1; `end` may be the number of frames."""
+    frame = min(frame, len(pts) - 1)
     resume = pts[end] if end < len(pts) else _end_pts(pts)
-    return Boundary(times_s[first], first, pts[first], "fade", 1.0, resume)
+    return Boundary(times_s[frame], frame, pts[first], kind, confidence, resume)
 
 
 def _end_pts(pts: Sequence[int]) -> int:
