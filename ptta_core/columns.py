@@ -138,16 +138,6 @@ def where(values: pa.ChunkedArray | pa.Array, column: pa.ChunkedArray | pa.Array
     return whole(pc.index_in(values, whole(column)))
 
 
-def first_key(base: str) -> str:
-    """The key of an item's first row."""
-    return base[:KEY_HEX] + "0" * (ID_HEX - KEY_HEX)
-
-
-def last_key(base: str) -> str:
-    """No key of an item is greater."""
-    return base[:KEY_HEX] + "f" * (ID_HEX - KEY_HEX)
-
-
 def constant(value: Any, count: int, kind: pa.DataType) -> pa.Array:
     """The same value `count` times."""
     return pa.repeat(pa.scalar(value, kind), count)

@@ -122,7 +122,9 @@ def write_table(store: Any, noun: type, named: dict[str, Any], table: pa.Table) 
             yield pa.RecordBatch.from_arrays([values[column].cast(schema.field(column).type)
                                               for column in schema.names], schema=schema)  # fmt: skip
 
-    where = f"key >= '{cols.first_key(base)}' AND key <= '{cols.last_key(base)}'"
+    # columns of one value take next to no reading
+    where = (f"fingerprint = '{named['fingerprint']}' AND input_id = '{named['input_id']}' "
+             f"AND attempt = {named['attempt']}")  # fmt: skip
     if store.count(name, where):
         store.insert(name, pa.Table.from_batches(slices(), schema))
     else:
