@@ -40,11 +40,6 @@ class Ledger:
         """input_id -> highest attempt that failed."""
         return highest(self.failed_rows)
 
-    @functools.cached_property
-    def repeated(self) -> bool:
-        """Whether anything was done more than once: then readers must look at attempts."""
-        return bool(self.done_rows.num_rows) and pc.max(self.done_rows["attempt"]).as_py() > 1
-
     def open_failure(self, input_id: str) -> bool:
         """Whether the last word on an input is a failure; a later success clears it."""
         return self.failed.get(input_id, 0) > self.done.get(input_id, 0)
@@ -136,13 +131,13 @@ def current_rows(store: Any, noun: str, fingerprint: str, input_ids: Iterable[st
     """Rows of `noun` that answer for these inputs: done, of the highest done attempt; sorted by key if `ordered`."""
     schema = table_schema(NOUNS[noun])
     names = list(columns or [name for name in schema.names if not pa.types.is_large_binary(schema.field(name).type)])
-    read = list(dict.fromkeys([*names, "input_id", *(["key"] if ordered else []),
-                               *(["attempt"] if ledger.repeated else [])]))  # fmt: skip
+    read = list(dict.fromkeys([*names, "input_id", "attempt", *(["key"] if ordered else [])]))
     table = store.read(noun, read, f"fingerprint = '{fingerprint}'")
     for wanted in (cols.members(input_ids), cols.whole(ledger.done_rows["input_id"])):
         mask = cols.is_in(table["input_id"], wanted)
         table = table if mask is None else table.filter(mask)
-    if ledger.repeated:
+    # not only where a later attempt is done: a killed one may have left rows without its done row
+    if (pc.max(table["attempt"]).as_py() or 0) > 1:
         best = pa.array([ledger.done[input_id] for input_id in table["input_id"].to_pylist()], pa.int64())
         table = table.filter(pc.equal(table["attempt"], best))
     if not ordered:

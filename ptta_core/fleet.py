@@ -7,6 +7,7 @@ been at fault. With `workers.count = 0` the same rules run in this process, exce
 hang hangs and a crash crashes.
 """
 
+import errno
 import logging
 import time
 from collections import deque
@@ -38,6 +39,7 @@ START_TRIES = 2  # failed starts before any worker has ever started
 RESTART_TRIES = 5  # failed starts in a row, once one has
 START_S = 1800.0  # loading a large model from a slow disk takes minutes; waiting for ever would hide a full cluster
 MESSAGE_CHARS = 2000
+DISK_FULL = "disk_full"
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ def _from_exception(error: BaseException) -> _Trouble:
     message = (str(error) or name)[:MESSAGE_CHARS]
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's own, by name: torch stays outside
         return _Trouble(Failed("out_of_memory", f"{name}: {message}", retryable=True))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _Trouble(Failed(DISK_FULL, message, retryable=True))
     # After an illegal access or a failed device assert every later CUDA call of that process fails too.
     lost = name == "AcceleratorError" or message.startswith("CUDA error")
     kind = str(getattr(error, "kind", "crashed" if lost else "error"))
@@ -138,7 +142,10 @@ def _batches(n_items: int, size: int) -> deque[_Batch]:
 
 
 def _judge(batch: _Batch, trouble: _Trouble) -> tuple[list[_Batch], Failed | None]:
-    """What to try again after `trouble`, or the verdict on the one item that is left."""
+    """What to try again after `trouble`, or the verdict on the one item that is left. Raises FleetError: disk full."""
+    if trouble.failed.kind == DISK_FULL:  # no item's fault, and the next would fail alike
+        raise FleetError(f"the disk is full: {trouble.failed.message}. What was committed is kept. "
+                         "Free some space and run again: it goes on from there.")  # fmt: skip
     if len(batch.places) > 1:
         return batch.halves(), None
     if trouble.fatal and batch.strikes + 1 < STRIKES:

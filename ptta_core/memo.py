@@ -279,7 +279,8 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
             if len(values) > 1 or writer.finished:
                 report(writer.finished, len(values), said[0])
     writer.commit()
-    view.store.compact(TABLE_OF[stage.noun])
+    for noun in (*stage.nouns, Done):
+        view.store.compact(TABLE_OF[noun])
     missing = len(values) - writer.finished
     if missing:
         raise StageError(f"{stage.name} returned no result for {missing} of {len(values)} items: a defect of the stage")

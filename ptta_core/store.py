@@ -117,7 +117,11 @@ class Store:
         if dataset is None:
             return
         if len(dataset.get_fragments()) > COMPACT_FRAGMENTS:
-            dataset.optimize.compact_files(target_rows_per_fragment=COMPACT_ROWS)
+            try:
+                dataset.optimize.compact_files(target_rows_per_fragment=COMPACT_ROWS)
+            except OSError as error:  # another stage is compacting the same bookkeeping table: once is enough
+                if "conflict" not in str(error).lower():
+                    raise
         if noun not in (*BOOKKEEPING, *WHOLE_SET) and dataset.count_rows() > INDEX_ROWS:
             self._index(noun)
 

@@ -46,6 +46,9 @@ class Square:
                 ctypes.string_at(0)
             case "hang":
                 time.sleep(3600)
+            case "full":
+                with open("/dev/full", "w") as file:
+                    file.write("x")
         return number * number
 
 
@@ -301,6 +304,12 @@ def test_infeasible_requests_are_refused_at_once(ray_session: None) -> None:
     with pytest.raises(FleetError, match="whole number"):
         outcomes(Square, [(1, "")], Workers(count=1, gpus=1.5))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_full_disk_is_no_items_fault(ray_session: None, count: int) -> None:
+    with pytest.raises(FleetError, match=r"disk is full.*[Ff]ree some space"):
+        outcomes(Square, [(1, ""), (2, "full"), (3, "")], Workers(count=count, batch=1))
 
 
 def test_closing_early_leaves_no_worker_and_a_joined_ray_stays(ray_session: None) -> None:

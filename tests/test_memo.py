@@ -116,6 +116,23 @@ def test_force_computes_a_new_attempt_and_readers_take_it(tmp_path):
     assert forced.rows() == list("abcd")
 
 
+def test_a_forced_attempt_killed_before_its_done_row_shows_nothing_twice(tmp_path):
+    Bench(tmp_path).run()
+    forced = Bench(tmp_path, options=Options(force=("score",)))
+    append = forced.view.store.append
+
+    def dying(noun, rows):
+        if noun == "done":
+            raise KeyboardInterrupt
+        append(noun, rows)
+
+    forced.view.store.append = dying
+    with pytest.raises(KeyboardInterrupt):
+        forced.run()
+    assert forced.view.store.read("thumbnails", ["key"]).num_rows > 4
+    assert Bench(tmp_path).rows() == list("abcd")
+
+
 def test_too_many_failures_stop_the_stage_and_name_the_worst(tmp_path):
     with pytest.raises(memo.StageError, match=r"2 of 4 items failed.*max_failed_share = 0.25.*is bad"):
         Bench(tmp_path, bad="ab", share=0.25).run()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ptta_core.ops import runs
 from ptta_core.ops.show import open_store
+from ptta_core.stages import RIVER
 
 
 def status(workspace: str) -> dict[str, Any]:
@@ -16,8 +17,10 @@ def status(workspace: str) -> dict[str, Any]:
     recipes = []
     for name in names:
         record = runs.last(store, recipe=name) or {}
+        counts = json.loads(record["stages"])
         recipes.append({"recipe": name, "run_id": record["run_id"], "status": record["status"], "at": record["at"],
-                        "stages": json.loads(record["stages"]), "report": record["report"],
+                        "stages": {stage: counts[stage] for stage in RIVER if stage in counts},
+                        "report": record["report"],
                         "message": record["message"]})  # fmt: skip
     leases = [
         json.loads(path.read_text()) | {"table": path.stem} for path in sorted((site.home / "leases").glob("*.json"))
