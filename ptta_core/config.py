@@ -117,7 +117,7 @@ class ScoreConfig(Section):
     aesthetic: Literal["classical", "laion-v2"] = "classical"
     aesthetic_model: ModelRef | None = None
     aesthetic_head: ModelRef | None = None
-    aesthetic_crop: Literal["centre", "whole"] = "centre"  # laion-v2: CLIP's own crop, or all of a wide picture squeezed
+    aesthetic_crop: Literal["centre", "whole"] = "centre"  # laion-v2: CLIP's own crop, or a wide picture squeezed
     thumbnail_px: Annotated[int, Field(ge=32, le=512, json_schema_extra=NOT_RESULT)] = 192
 
 
