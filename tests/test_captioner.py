@@ -14,8 +14,8 @@ from ptta_core.models.frames import EmptyClip, Nearest
 from ptta_core.stages.caption import CaptionWriter
 
 FACTS = Facts(
-    motion_px=12.0, static_share=0.0, timing="twos", pan_x_px=-11.5, pan_y_px=0.2, zoom=1.0, brightness=0.7,
-    colourfulness=65.0, palette="blue, white, orange",
+    motion_px=12.0, object_px=8.0, static_share=0.0, timing="twos", pan_x_px=-11.5, pan_y_px=0.2, zoom=1.0,
+    brightness=0.7, colourfulness=65.0, palette="blue, white, orange",
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def item(clip_id="c1", facts=FACTS, seconds=3.2):
 
 def test_a_measured_caption_says_what_was_measured():
     assert describe_facts(FACTS, 3.2) == (
-        "A bright, colourful animated shot of 3.2 seconds in blue, white and orange. "
+        "A bright, colourful shot of 3.2 seconds in blue, white and orange. "
         "The movement is strong, drawn on twos. The camera pans right."
     )
 
@@ -39,12 +39,14 @@ def test_a_measured_caption_says_what_was_measured():
     ({"zoom": 0.9}, "The camera pans right and zooms out."),
     ({"pan_x_px": 0.0, "pan_y_px": 0.0}, "The camera holds still."),
     ({"motion_px": 30.0}, "The movement is very strong, drawn on twos."),
+    ({"object_px": 0.3}, "Nothing but the camera moves. The camera pans right."),
+    ({"timing": "ones"}, "The movement is strong. The camera"),
     ({"motion_px": 3.0, "timing": "mixed", "static_share": 0.5}, "The movement is gentle, with pauses."),
     ({"motion_px": 0.0, "timing": "still", "static_share": 1.0, "pan_x_px": 0.0}, "Nothing moves."),
-    ({"palette": "gray"}, "A bright, colourful animated shot of 3.2 seconds, mostly gray."),
+    ({"palette": "gray"}, "A bright, colourful shot of 3.2 seconds, mostly gray."),
     ({"palette": "gray, red"}, "in gray and red."),
-    ({"brightness": 0.5, "colourfulness": 40.0}, "An animated shot of 3.2 seconds"),
-    ({"brightness": 0.1, "colourfulness": 5.0}, "A dark, muted animated shot"),
+    ({"brightness": 0.5, "colourfulness": 40.0}, "A shot of 3.2 seconds"),
+    ({"brightness": 0.1, "colourfulness": 5.0}, "A dark, muted shot"),
 ])  # fmt: skip
 def test_words_follow_the_facts(change, expected):
     text = describe_facts(replace(FACTS, **change), 3.2)

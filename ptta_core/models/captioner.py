@@ -23,6 +23,7 @@ class Facts:
     """What was measured on a clip, as far as words can use it. Fields and units as in rows.Score."""
 
     motion_px: float
+    object_px: float
     static_share: float
     timing: str
     pan_x_px: float
@@ -54,6 +55,7 @@ class CaptionItem:
     facts: Facts
     width: int = 0  # px, as shown; 0 counts as 16:9
     height: int = 0
+    cleanup: str = ""  # how the source's fields are undone
 
 
 class Words(NamedTuple):
@@ -95,9 +97,7 @@ def describe_facts(facts: Facts, seconds: float) -> str:
 
 def _shot(facts: Facts, seconds: float) -> str:
     kind = ", ".join(word for word in (_light(facts), _colour(facts)) if word)
-    kind = f"{kind} animated shot" if kind else "animated shot"
-    article = "an" if kind[0] in "aeiou" else "a"
-    return f"{article} {kind} of {_seconds(seconds)}{_palette(facts.palette)}"
+    return f"a {f'{kind} ' if kind else ''}shot of {_seconds(seconds)}{_palette(facts.palette)}"
 
 
 def _seconds(seconds: float) -> str:
@@ -124,11 +124,13 @@ def _palette(palette: str) -> str:
 def _motion(facts: Facts) -> str:
     if facts.timing == "still" or facts.motion_px < 0.5:
         return "nothing moves" if facts.static_share == 1 else "almost nothing moves"
+    if facts.motion_px >= 2 and facts.object_px < 0.1 * facts.motion_px:
+        return "nothing but the camera moves"
     amount = next(word for least, word in (
         (20, "very strong"), (10, "strong"), (5, "clear"), (2, "gentle"), (0, "slight"),
     ) if facts.motion_px >= least)  # fmt: skip
     parts = [f"the movement is {amount}"]
-    if facts.timing in ("ones", "twos", "threes") and facts.motion_px >= 2:  # a slow drift seems held longer than it is
+    if facts.timing in ("twos", "threes") and facts.motion_px >= 2:  # a slow drift seems held longer than it is
         parts.append(f"drawn on {facts.timing}")
     if facts.static_share >= 0.3:
         parts.append("with pauses")
@@ -245,7 +247,7 @@ def sample_frames(item: CaptionItem, count: int) -> list[np.ndarray]:
     width, height = _frame_size(item)
     for frame in video.read_frames(
         item.path, stream=item.stream, start_pts=item.start_pts, end_pts=item.end_pts, width=width, height=height,
-        pixel="rgb24",
+        pixel="rgb24", crop=item.crop, cleanup=item.cleanup,
     ):  # fmt: skip
         nearest.offer(frame)
     return nearest.distinct()

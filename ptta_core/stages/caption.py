@@ -85,7 +85,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     return {f"caption.{name}": value for name, value in recipe.caption.model_dump(mode="json").items()}
 
 
-@stage(Caption, version=1, id_field="clip_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
+@stage(Caption, version=2, id_field="clip_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("caption.")])  # fmt: skip
 def caption(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
     """Describe each kept clip."""

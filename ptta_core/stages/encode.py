@@ -46,6 +46,7 @@ class EncodeItem:
     height: int
     text: str
     labels: str
+    cleanup: str = ""  # how the source's fields are undone
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def read_window(item: EncodeItem, window: Window) -> np.ndarray:
     place = cover(item, window.height, window.width)
     frames = video.read_frames(
         item.path, stream=item.stream, start_pts=item.start_pts, end_pts=item.end_pts, width=place.width,
-        height=place.height, pixel="rgb24",
+        height=place.height, pixel="rgb24", cleanup=item.cleanup,
     )  # fmt: skip
     time_base = Fraction(item.time_base)
     timed = ((((frame.pts - item.start_pts) * time_base), _cut(frame, place, window)) for frame in frames)
