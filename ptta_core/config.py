@@ -133,7 +133,7 @@ class SelectConfig(Section):
     licences: list[str] = []  # of sources; empty: any
     max_per_source: int | None = Field(None, ge=1)  # the best S of each source
     duplicates: Literal["keep", "drop"] = "drop"  # drop: of near-duplicates only the best S is kept
-    duplicate_distance: float = Field(0.11, ge=0, le=0.25)  # share of differing bits of two clips' phash
+    duplicate_distance: float = Field(0.13, ge=0, le=0.25)  # share of differing bits of two clips' phash
 
     @field_validator("rule")
     @classmethod

@@ -352,13 +352,17 @@ def _refuse(noun: type, names: set[str]) -> pa.Schema:
     raise TypeError(f"{noun.__name__} uses a column name of the memo: {sorted(names & set(MEMO_COLUMNS))}")
 
 
+# what select works out over all clips of a source -> the column of scores that it comes from
+SOURCE_WIDE = {"source_overlay": "static_box", "source_text": "text_box"}
+
+
 def _selectable() -> pa.Schema:
     """What a rule of `select` may name: a clip's scores and S, its span, and its source."""
     scores = [field for field in value_schema(Score) if not pa.types.is_list(field.type)]
     span = [field for field in value_schema(Clip) if field.name not in ("clip_id", "time_base")]
     known = {field.name for field in [*scores, *span]}
     source = [field for field in value_schema(Source) if field.name not in known | {"duration_s", "frames"}]
-    own = [pa.field("S", pa.float64()), pa.field("duration_s", pa.float64())]
+    own = [pa.field(name, pa.float64()) for name in ("S", "duration_s", *SOURCE_WIDE)]
     return pa.schema([*own, *scores, *span, *source])
 
 

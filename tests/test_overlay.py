@@ -103,14 +103,6 @@ def test_one_frame_black_frames_and_odd_sizes_are_no_trouble():
     assert overlay.measure([titled]).text_share > 0.01  # one look is judged by form alone
 
 
-def test_a_box_recurs_when_enough_clips_of_a_source_have_it():
-    here, near, there = "500,280,50,20", "503,281,50,20", "20,20,60,30"
-    assert overlay.recurring_box([here, "", near, "", ""]) == here
-    assert overlay.recurring_box([here, there, "", ""]) == ""
-    assert overlay.recurring_box([here, near, *[""] * 8]) == ""  # two of ten are chance
-    assert overlay.recurring_box([]) == "" and overlay.recurring_box(["", ""]) == ""
-
-
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real clips of ../shared/data are not here")
 def test_real_titles_are_text():
     """A title card of the trailer."""

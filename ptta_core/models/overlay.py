@@ -54,21 +54,6 @@ def measure(grays: Sequence[np.ndarray]) -> Overlay:
     return Overlay(min(1.0, max(shares)), _around([box for boxes in seen for box in boxes]), logo, box)
 
 
-def recurring_box(boxes: Sequence[str], least_share: float = 0.25) -> str:
-    """The still logo of a source, "x,y,w,h", from its clips' `static_box`; "" when none recurs.
-
-    A box recurs when at least two clips, and `least_share` of them all, have one that covers it by half. A shot with a
-    still camera hides a logo that the other shots show: what recurs holds for every clip of the source.
-    """
-    parsed = [tuple(int(part) for part in box.split(",")) for box in boxes if box]
-    corners = [(x, y, x + w, y + h) for x, y, w, h in parsed]
-    support = [sum(_overlap(one, other) > 0.5 for other in corners) for one in corners]
-    if not support or max(support) < max(2, least_share * len(boxes)):
-        return ""
-    x, y, w, h = parsed[support.index(max(support))]
-    return f"{x},{y},{w},{h}"
-
-
 # ------------------------------------------------------------------------------------------------------- text
 
 

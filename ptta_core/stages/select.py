@@ -21,7 +21,7 @@ from ptta_core.config import TARGET, SelectConfig
 from ptta_core.expression import Part, parse
 from ptta_core.ids import digest
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.rows import SELECTABLE, Score, Selected, Source, value_schema
+from ptta_core.rows import SELECTABLE, SOURCE_WIDE, Score, Selected, Source, value_schema
 from ptta_core.view import View
 
 THETAS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0)
@@ -66,7 +66,8 @@ def asked(config: SelectConfig) -> set[str]:
     """The columns that the recipe's rules name."""
     named = {name for part in parts(config) for name in part.columns}
     named |= {"licence"} if config.licences else set()
-    named |= {"source_id"} if config.max_per_source else set()
+    wide = {SOURCE_WIDE[name] for name in named & SOURCE_WIDE.keys()}
+    named |= wide | ({"source_id"} if config.max_per_source or wide else set())
     return named | ({"duration_s"} if config.target.strip().endswith("h") else set())
 
 
@@ -106,8 +107,8 @@ CLIP_ONLY = ("frames", "duration_s")  # of clips and sources alike: a rule means
 def joined(view: View, scores: pa.Table, sources: pa.Table | None) -> pa.Table:
     """Scores with what the rules ask for from clips and sources beside them."""
     config: SelectConfig = view.recipe.select
-    span = [name for name in SELECTABLE.names if name not in value_schema(Score).names and name not in ("S",)
-            and (name in asked(config)) and (sources is None or name not in sources.column_names)]  # fmt: skip
+    known = {"S", *SOURCE_WIDE, *value_schema(Score).names, *(sources.column_names if sources is not None else [])}
+    span = [name for name in SELECTABLE.names if name in asked(config) and name not in known]
     if not span and sources is None:
         return scores
     real = {"start_s", "end_s"} if "duration_s" in span else set()
@@ -121,7 +122,18 @@ def joined(view: View, scores: pa.Table, sources: pa.Table | None) -> pa.Table:
         at = pc.index_in(scores["source_id"], cols.whole(sources["source_id"]))
         for name in sources.column_names[1:]:
             scores = scores.append_column(name, sources[name].take(at))
-    return scores
+    return over_sources(scores, asked(config))
+
+
+def over_sources(table: pa.Table, wanted: set[str]) -> pa.Table:
+    """A table of clips with the wanted columns of `SOURCE_WIDE` beside them."""
+    from ptta_core.models.recurring import source_shares
+
+    for name in (name for name in SOURCE_WIDE if name in wanted):
+        numbers = np.asarray(cols.whole(table["source_id"]).dictionary_encode().indices)
+        shares = source_shares(numbers, table[SOURCE_WIDE[name]].to_pylist(), band=name == "source_text")
+        table = table.append_column(name, pa.array(shares))
+    return table
 
 
 def decisions(store: Any) -> dict[str, tuple[str, str]]:
