@@ -1,10 +1,12 @@
 """What the camera does between two pictures, and what moves apart from it."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 GRID_PX = 16
+SETTLED_PX = 0.002
 EXPLAINED_PX = 0.3  # a picture element that the camera's motion brings this near to its place moves with the camera
 BOX = 5  # half-size px: differences are averaged over that many, so that grain counts with its mean
 
@@ -29,38 +31,52 @@ class Camera(NamedTuple):
 
     def flow(self, height: int, width: int, step: float = 1.0) -> np.ndarray:
         """The flow [H,W,2] in px that the camera alone gives; `step` px between samples of a smaller grid."""
-        x = (np.arange(width, dtype=np.float32) + 0.5) * step - (width * step) / 2
-        y = ((np.arange(height, dtype=np.float32) + 0.5) * step - (height * step) / 2)[:, None]
-        return np.stack([self.p * x - self.q * y + self.x_px, self.q * x + self.p * y + self.y_px], axis=2).astype(
-            np.float32
-        )
+        x, y = ((np.arange(length, dtype=np.float32) + 0.5 - length / 2) * step for length in (width, height))
+        found = np.empty((height, width, 2), np.float32)
+        np.add(self.p * x + self.x_px, (-self.q * y)[:, None], out=found[..., 0])
+        np.add(self.q * x + self.y_px, (self.p * y)[:, None], out=found[..., 1])
+        return found
 
 
 def similarity(flow_HW2: np.ndarray, rounds: int = 12) -> Camera:
     """The camera's motion that most of the flow follows.
 
     Least squares on a 16 px grid, reweighted with Cauchy weights (scale 1.4826 MAD, at least 0.1 px), from the median
-    translation: a figure on less than about 40 % of the picture hardly matters.
+    translation: a figure on less than about 40 % of the picture hardly matters. Ends before `rounds` when a round
+    changes nothing by 0.002 px.
     """
     height, width = flow_HW2.shape[:2]
-    y, x = (grid.ravel() for grid in np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX])
-    u, v = flow_HW2[y, x].astype(np.float64).T
-    x, y = x - (width - 1) / 2, y - (height - 1) / 2
-    one, none = np.ones_like(u), np.zeros_like(u)
-    # x + u = (1 + p) x - q y + r;  y + v = q x + (1 + p) y + s
-    design = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+    design = _design(height, width)
+    u, v = (flow_HW2[GRID_PX // 2 :: GRID_PX, GRID_PX // 2 :: GRID_PX, at].astype(np.float64).ravel() for at in (0, 1))
     target = np.concatenate([u, v])
+    reach = np.array([width / 2, width / 2, 1.0, 1.0])  # px that a change of 1 moves the picture's side by
     fit = np.array([0.0, 0.0, np.median(u), np.median(v)])
     for _ in range(rounds):
         residual = np.hypot(*(target - design @ fit).reshape(2, -1))
         spread = max(0.1, 1.4826 * float(np.median(residual)))
         weighted = design * np.tile(1 / (1 + (residual / spread) ** 2), 2)[:, None]
-        fit = np.linalg.lstsq(weighted.T @ design, weighted.T @ target, rcond=None)[0]
+        last, fit = fit, np.linalg.lstsq(weighted.T @ design, weighted.T @ target, rcond=None)[0]
+        if (np.abs(fit - last) * reach).max() < SETTLED_PX:
+            break
     return Camera(*(float(value) for value in fit))
 
 
-def settle(first: np.ndarray, second: np.ndarray, flow_HW2: np.ndarray, camera: Camera, quiet: float) -> np.ndarray:
-    """The flow with the camera's own motion wherever that explains the pictures as well as grain allows.
+@lru_cache(maxsize=8)
+def _design(height: int, width: int) -> np.ndarray:
+    """x + u = (1 + p) x - q y + r;  y + v = q x + (1 + p) y + s: float64 [2 points, 4] for all u, then all v."""
+    y, x = (grid.ravel() for grid in np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX])
+    x, y = x - (width - 1) / 2, y - (height - 1) / 2
+    one, none = np.ones_like(x), np.zeros_like(x)
+    return np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+
+
+def settle(
+    first: np.ndarray, second: np.ndarray, flow_HW2: np.ndarray, camera: Camera, quiet: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the flow, the flow without the camera's motion) at half size, float32 [H/2,W/2,2] in px of the whole.
+
+    The flow has the camera's own motion wherever that explains the pictures as well as grain allows. Half size loses
+    nothing of DIS, which itself ends at half size.
 
     A flow reads about a pixel from grain alone and spreads a figure's motion into plain ground around it. So a part of
     the picture that looks the same after the camera's motion is undone, to within `quiet` gray levels or 0.3 px, moves
@@ -74,17 +90,19 @@ def settle(first: np.ndarray, second: np.ndarray, flow_HW2: np.ndarray, camera: 
     here, there = (
         cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (first, second)
     )
-    shift = camera.flow(size[1], size[0], step=2.0) / 2
-    y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
-    moved = cv2.remap(there, x + shift[..., 0], y + shift[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-    slope = cv2.blur(np.hypot(cv2.Sobel(here, cv2.CV_32F, 1, 0), cv2.Sobel(here, cv2.CV_32F, 0, 1)) / 8, (BOX, BOX))
+    ours = camera.flow(size[1], size[0], step=2.0)
+    x, y = np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32)[:, None]
+    moved = cv2.remap(there, ours[..., 0] / 2 + x, ours[..., 1] / 2 + y, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    across, down = (cv2.Sobel(here, cv2.CV_32F, *way, scale=1 / 8) for way in ((1, 0), (0, 1)))
+    slope = cv2.blur(cv2.magnitude(across, down), (BOX, BOX))
     apart = here - moved
     differ = cv2.blur(np.abs(apart - np.median(apart[::4, ::4])), (BOX, BOX))
-    same = (differ <= quiet + EXPLAINED_PX / 2 * slope).astype(np.uint8)
+    same = (differ <= quiet + EXPLAINED_PX / 2 * slope).view(np.uint8)
     textured = slope > 4 * quiet
     keep = (same == 1) & (textured | _outer(same))
-    keep = cv2.resize(keep.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.where(keep[..., None] == 1, camera.flow(height, width), flow_HW2)
+    apart_hw2 = cv2.resize(flow_HW2, size, interpolation=cv2.INTER_AREA) - ours
+    apart_hw2[keep] = 0
+    return ours + apart_hw2, apart_hw2
 
 
 def _outer(same_HW: np.ndarray) -> np.ndarray:

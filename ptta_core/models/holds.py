@@ -86,14 +86,13 @@ class Noise(NamedTuple):
     quiet: float  # the change of a cell, gray levels, up to which two frames show the same drawing
 
 
-def noise(smalls: Sequence[np.ndarray], spatial: float) -> Noise:
-    """The noise of a clip from its small pictures and the spatial noise of some of its frames (standard deviation).
+def noise(steps: Sequence[np.ndarray], spatial: float) -> Noise:
+    """The noise of a clip from the `differences` of its neighbouring frames and the spatial noise of some of them.
 
     Grain is what differs between neighbouring frames in most cells, but no more than the spatial noise can explain
     (else a textured pan would count as grain). Where the changes from frame to frame fall into two kinds, small and
     large, with a gap between them, the border lies in that gap: a codec leaves more behind in some cells.
     """
-    steps = [differences(a, b) for a, b in itertools.pairwise(smalls)]
     if not steps:
         return Noise(0.0, QUIET)
     temporal = float(np.percentile([np.median(step) for step in steps], 10))
@@ -108,24 +107,31 @@ def noise(smalls: Sequence[np.ndarray], spatial: float) -> Noise:
     return Noise(grain, quiet)
 
 
-def drawing_onsets(smalls: Sequence[np.ndarray], quiet: float) -> list[int]:
+def drawing_onsets(smalls: Sequence[np.ndarray], quiet: float, changes: Sequence[float] = ()) -> list[int]:
     """Indices of the frames that show a new drawing; the first frame always counts.
 
     Each frame is compared with the onset of the drawing before, so that a drift too slow to see from frame to frame
-    is found once it has added up.
+    is found once it has added up. `changes`: from each frame to the next, where they are known already.
     """
     onsets: list[int] = []
     for index, image in enumerate(smalls):
-        if not onsets or change(smalls[onsets[-1]], image) > quiet:
+        if onsets and changes and onsets[-1] == index - 1:
+            moved = changes[index - 1]
+        else:
+            moved = change(smalls[onsets[-1]], image) if onsets else np.inf
+        if moved > quiet:
             onsets.append(index)
     return onsets
 
 
-def is_distinct(smalls: Sequence[np.ndarray], onsets: Sequence[int]) -> bool:
-    """Whether drawings change at once and hold still between: only then does an onset tell a time."""
+def is_distinct(changes: Sequence[float], onsets: Sequence[int]) -> bool:
+    """Whether drawings change at once and hold still between: only then does an onset tell a time.
+
+    changes: from each frame to the next, gray levels.
+    """
     starts = set(onsets)
-    inside = [change(a, b) for i, (a, b) in enumerate(itertools.pairwise(smalls), 1) if i not in starts]
-    at = [change(smalls[i - 1], smalls[i]) for i in onsets[1:]]
+    inside = [one for index, one in enumerate(changes, 1) if index not in starts]
+    at = [changes[index - 1] for index in onsets[1:]]
     return bool(at and (not inside or np.median(at) > DISTINCT * max(np.median(inside), 0.1)))
 
 
@@ -157,9 +163,9 @@ class Holds(NamedTuple):
     distinct: bool  # drawings change at once and hold still between
 
 
-def holds_of(times: np.ndarray, smalls: Sequence[np.ndarray], quiet: float) -> Holds:
-    """The rhythm of the drawings in a clip's small pictures with their times in seconds."""
-    onsets = drawing_onsets(smalls, quiet)
+def holds_of(times: np.ndarray, smalls: Sequence[np.ndarray], quiet: float, changes: Sequence[float]) -> Holds:
+    """The rhythm of the drawings in a clip's small pictures with their times in seconds and changes between them."""
+    onsets = drawing_onsets(smalls, quiet, changes)
     if len(times) < 2:
         return Holds(onsets, 0.0, 0, 0.0, False)
     frame_s = frame_period(times)
@@ -167,11 +173,11 @@ def holds_of(times: np.ndarray, smalls: Sequence[np.ndarray], quiet: float) -> H
     seconds = seconds[seconds * 24 < PAUSE_24]
     frames = np.round(seconds / frame_s).astype(int)
     if len(frames) < 3:
-        return Holds(onsets, frame_s, 0, 0.0, is_distinct(smalls, onsets))
+        return Holds(onsets, frame_s, 0, 0.0, is_distinct(changes, onsets))
     usual = int(np.bincount(frames).argmax())
     clock_s = _clock(frames, seconds, usual * frame_s)
     even = usual if not clock_s and (frames == usual).mean() >= EVEN else 0
-    return Holds(onsets, frame_s, even, clock_s, is_distinct(smalls, onsets))
+    return Holds(onsets, frame_s, even, clock_s, is_distinct(changes, onsets))
 
 
 def _clock(frames: np.ndarray, seconds: np.ndarray, usual_s: float) -> float:

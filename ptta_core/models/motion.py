@@ -5,6 +5,7 @@ Units: frames of 320 x 576 px (H x W; portrait transposed); a pair begins every 
 Flow lengths are averaged, never signed flow: opposite motions would cancel.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from ptta_core.models.holds import (
     Noise,
     by_conversion,
     change,
+    differences,
     frame_period,
     holds_of,
     noise,
@@ -113,9 +115,8 @@ class Meter:
     def _let_go(self) -> None:
         """Forgets every frame older than a gap that is not the nearest to a planned time."""
         now, start = self._times[-1], self._times[0]
-        lengths = self._lengths()
         while (begin := start + self._planned * self._gap_s) <= now:
-            self._wanted += [begin, *(begin + length for length in lengths)]
+            self._wanted += [begin, *(begin + length for length in self._lengths())]
             self._planned += 1
         while self._recent and self._times[self._recent[0]] < now - self._gap_s - 0.1:
             index = self._recent.popleft()
@@ -135,8 +136,9 @@ class Meter:
             return STILL
         times = np.asarray(self._times)
         some = [self._whole[index] for index in sorted(self._whole)[:: max(1, len(self._whole) // 5)]]
-        level = noise(self._smalls, max(spatial_noise(image) for image in some))
-        holds = holds_of(times, self._smalls, level.quiet)
+        steps = [differences(a, b) for a, b in itertools.pairwise(self._smalls)]
+        level = noise(steps, max(spatial_noise(image) for image in some))
+        holds = holds_of(times, self._smalls, level.quiet, [float(step.max()) for step in steps])
         flicker = flicker_of(times, self._lumas)
         if len(holds.onsets) < 2:
             return STILL._replace(flicker=flicker)
@@ -199,14 +201,14 @@ def measure_pair(
 ) -> tuple[float, ...]:
     """Mean, p95, peak, object and pan x and y in px per gap, log zoom per second, degrees per second of one pair."""
     camera = similarity(flow_HW2)
-    flow_HW2 = settle(first, second, flow_HW2, camera, 2.0 * level.grain + QUIET)
-    length = np.hypot(flow_HW2[..., 0], flow_HW2[..., 1])
-    apart = flow_HW2 - camera.flow(*first.shape)
+    length, apart = (
+        np.hypot(one[..., 0], one[..., 1]) for one in settle(first, second, flow_HW2, camera, 2.0 * level.grain + QUIET)
+    )
     to_gap = gap_s / span_s
     mean = float(length.mean())
-    p95, p99 = (float(value) for value in np.percentile(length[::2, ::2], (95, 99)))
+    p95, p99 = (float(value) for value in np.percentile(length, (95, 99)))
     peak = max(mean, p99) * max(1.0, to_gap)
-    lengths = (mean * to_gap, p95 * to_gap, peak, float(np.hypot(apart[..., 0], apart[..., 1]).mean()) * to_gap)
+    lengths = (mean * to_gap, p95 * to_gap, peak, float(apart.mean()) * to_gap)
     return (
         *lengths, camera.x_px * to_gap, camera.y_px * to_gap, float(np.log(camera.scale)) / span_s,
         camera.degrees / span_s,
