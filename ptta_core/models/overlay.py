@@ -213,14 +213,15 @@ def edges(grays: Sequence[np.ndarray]) -> Edges:
     """Edges over time of uint8 frames [H,W]; one frame at a time is worked on."""
     import cv2
 
-    sums: Any = [0.0] * 5
+    sums = np.zeros((5, *grays[0].shape), np.float32)
     for gray in grays:
         smooth = cv2.GaussianBlur(gray, (3, 3), 0)
         across, down = (cv2.Sobel(smooth, cv2.CV_32F, *way, scale=1 / 8) for way in ((1, 0), (0, 1)))
-        level = smooth.astype(np.float32)
-        new = (across, down, cv2.magnitude(across, down), level, level * level)
-        sums = [one + more for one, more in zip(sums, new)]
-    across, down, length, level, square = (one / len(grays) for one in sums)
+        for total, more in zip(sums, (across, down, cv2.magnitude(across, down), smooth)):
+            cv2.accumulate(more, total)
+        cv2.accumulateSquare(smooth, sums[4])
+    sums /= len(grays)
+    across, down, length, level, square = sums
     return Edges(cv2.magnitude(across, down), length, np.sqrt(np.maximum(0, square - level * level)))
 
 

@@ -115,7 +115,6 @@ class Scorer:
 
         moved = seen.motion.result()
         over = overlay.measure(seen.looks)
-        looks = [aesthetic.looks(picture) for picture in seen.pictures]
         values, embedding = self._judge(item, seen.pictures)
         size = seen.looks[0].shape
         score = Score(
@@ -123,9 +122,9 @@ class Scorer:
             **moved._asdict(),
             aesthetic=_mean(values),
             aesthetic_frames=values,
-            brightness=_mean([one.brightness for one in looks]),
-            colourfulness=_mean([one.colourfulness for one in looks]),
-            sharpness=_mean([one.sharpness for one in looks]),
+            brightness=_mean([aesthetic.brightness(picture) for picture in seen.pictures]),
+            colourfulness=_mean([aesthetic.colourfulness(picture) for picture in seen.pictures]),
+            sharpness=_mean([aesthetic.sharpness(picture) for picture in seen.pictures]),
             palette=", ".join(aesthetic.palette(seen.pictures)),
             blur=_mean([quality.blur(aesthetic.luma(picture)) for picture in seen.pictures]),
             **seen.quality._asdict(),
