@@ -192,6 +192,9 @@ class Step:
     gate_mean: list[float]  # per branch, mean over layers
     gate_entropy: float  # nats, mean over layers
     step_s: float
+    gate_evenness: float = 1.0  # entropy of the mean gate of late steps over ln N, mean over layers: 0 one branch .. 1
+    branch_cosine: float = 0.0  # between the B of two branches, mean over pairs and layers; 0 while they are zero
+    dead_branches: float = 0.0  # a layer: branches used less than a tenth of an even share
 
 
 @dataclass(frozen=True)
@@ -297,7 +300,7 @@ class Run:
     at: str
     recipe_json: str
     fingerprints: str  # JSON stage -> fingerprint
-    inputs: str  # JSON: source_ids and the ids that the one-item stages resolved to
+    inputs: str  # JSON stage -> the input ids it resolved to, or how many and their digest where they are very many
     stages: str  # JSON stage -> computed, reused, failed, seconds
     versions: str  # JSON table -> Lance version at that time
     rows_digest: str  # hash of the content ids that the run read and wrote

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +92,7 @@ class View:
         """What a stage has to do; resolved once a run, so that every later stage sees the same."""
         if name not in self._items:
             pinned = self.pinned.get("inputs", {}).get(name)
-            if pinned is not None:
+            if isinstance(pinned, list):  # of very many only their number is kept: they follow from earlier stages
                 self._items[name] = memo.Items(pinned, pinned, lambda rows: [])
             else:
                 self._items[name] = self.stage(name).inputs(self)
@@ -199,8 +198,3 @@ class View:
             if Path(path).is_relative_to(base):
                 return f"{name}:{Path(path).relative_to(base).as_posix()}"
         return path
-
-
-def pinned_inputs(text: str) -> dict[str, Any]:
-    """The pinned part of a run record: {"fingerprints": {...}, "inputs": {...}}."""
-    return json.loads(text) if text else {}

@@ -188,7 +188,7 @@ def test_settings_verdicts_and_failures_are_shown(full: ReportData) -> None:
 
 def test_theta_table_counts_by_score_alone() -> None:
     clips = [clip(i, float(i)) for i in range(20)]
-    rows = theta_table([*clips, clip(99), clip(98, float("nan"))], 10.0)
+    rows = theta_table(data(clips=[*clips, clip(99), clip(98, float("nan"))]).every_clip, 10.0)
     assert ThetaRow(10.0, 10, 0.5, 20.0) in rows
     assert [row.theta for row in rows] == sorted({row.theta for row in rows})
     assert {5.0, 10.0, 15.0} <= {row.theta for row in rows}
@@ -200,11 +200,11 @@ def test_theta_table_counts_by_score_alone() -> None:
 def test_theta_line_reads_as_one_sentence() -> None:
     rows = [ThetaRow(8.0, 34, 0.5, 1.0), ThetaRow(10.0, 12_000, 0.3, 1.0), ThetaRow(12.5, 0, 0.0, 0.0)]
     assert theta_line(rows) == "theta 8 keeps 34, 10 keeps 12,000, 12.5 keeps 0"
-    assert theta_line([]) == "" and theta_table([clip(1)], 10.0) == []
+    assert theta_line([]) == "" and theta_table(data(clips=[clip(1)]).every_clip, 10.0) == []
 
 
 def test_a_theta_out_of_reach_is_in_the_table_and_marked() -> None:
-    rows = theta_table([clip(i, float(i)) for i in range(5)], 60.0)
+    rows = theta_table(data(clips=[clip(i, float(i)) for i in range(5)]).every_clip, 60.0)
     assert rows[-1] == ThetaRow(60.0, 0, 0.0, 0.0)
     page = render(data(theta=60.0, clips=[clip(i, float(i), False) for i in range(5)]))
     said = Page(section(page, "scores")).said()
@@ -428,3 +428,23 @@ def test_clips_can_be_marked_by_hand_and_saved_as_csv(full: ReportData) -> None:
     page = render(full)
     assert 'id="marks"' in page and "clip_id,decision" in page
     assert page.count('tabindex="0"') == len(full.clips)
+
+
+def test_held_out_loss_the_line_and_the_rules_are_shown() -> None:
+    cards = [clip(1, 10.5, True), clip(2, 9.5, False), clip(3, 2.0, False)]
+    page = render(data(clips=cards, near=[cards[0].clip_id, cards[1].clip_id], loss=[(1, 1.0), (2, 0.9)],
+                       rejected=[("select.theta", 1), ("select.rule", 1234)],
+                       held_out=[(step, at, 0.5 + at) for step in (1, 2) for at in range(4)]))  # fmt: skip
+    scores, training = section(page, "scores"), section(page, "training")
+    assert "select.rule" in scores and "1,234" in scores
+    assert scores.count(f'href="#{cards[0].clip_id}"') == 1 and cards[2].clip_id not in scores
+    assert "Held-out loss" in training and all(f">Q{number}<" in training for number in (1, 2, 3, 4))
+
+
+def test_clips_without_a_card_count_in_every_figure() -> None:
+    cards = [clip(1, 12.0, True), clip(2, 3.0, False)]
+    many = data(clips=cards * 500).every_clip
+    page = render(data(clips=cards, columns=many))
+    assert "1,000 clips from" in page and "500 kept" in page
+    assert "998 more clips left out" in section(page, "clips")
+    assert theta_table(many, 10.0) == theta_table(data(clips=cards * 500).every_clip, 10.0)

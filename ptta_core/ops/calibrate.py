@@ -135,7 +135,7 @@ def with_sources(view: View) -> View:
 
 def sheet(view: View, found: dict[str, Any], path: Path) -> None:
     """A contact sheet of the clips around the line, as one HTML file."""
-    from ptta_core.ops.report import thumbnails
+    from ptta_core.ops.cards import thumbnails
 
     near = [(kept, clip) for kept, name in ((True, "above"), (False, "below")) for clip in found["near"][name]]
     view.items("score")

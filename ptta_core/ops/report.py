@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 
 from ptta_core import stages
 from ptta_core.memo import Outcome, StageError, now
+from ptta_core.ops import cards
 from ptta_core.report import ReportData, write_report
-from ptta_core.report.data import ClipCard, FailureRow, GenerationPair, StageCount, VerdictRow
-from ptta_core.rows import Step, Thumbnail
+from ptta_core.report.data import FailureRow, GenerationPair, StageCount, VerdictRow
+from ptta_core.rows import HeldOut, Step
+from ptta_core.stages.select import rule_of
 from ptta_core.view import View
 
-EMBEDDED = 200  # clips whose picture goes into the page
 NOUN = {"gather": "sources", "split": "clips", "score": "scores", "select": "selection", "caption": "captions",
         "admit": "admitted", "encode": "latents", "train": "adapter", "generate": "generations",
         "evaluate": "verdicts"}  # fmt: skip
@@ -32,12 +35,14 @@ def write(view: View, run_id: str, started: str, outcomes: list[Outcome], messag
 def gather(view: View, run_id: str, started: str, outcomes: list[Outcome], message: str) -> ReportData:
     """Everything the page shows, from the tables."""
     recipe = view.recipe
-    tables = {name: _rows(view, name) for name in stages.RIVER}
+    tables = {name: _rows(view, name) for name in ("train", "generate", "evaluate")}
+    clips, columns, near = cards.clips(view)
     steps = sorted(_rows(view, "train", Step), key=lambda row: row["step"])
     return ReportData(
         recipe=recipe.name, run_id=run_id, started=started, ended=now(), site=view.site.name, workspace=view.home.name,
         theta=recipe.select.theta, alpha=recipe.select.alpha, status="failed" if message else "completed",
-        message=message, river=river(tables, outcomes), clips=clips(view, tables), training=training(tables["train"]),
+        message=message, river=river(view, outcomes), clips=clips, columns=columns, near=near, rejected=rejected(view),
+        training=training(tables["train"]), held_out=held_out(view),
         loss=[(row["step"], row["loss"]) for row in steps], gates=[(row["step"], row["gate_mean"]) for row in steps],
         generations=generations(view, tables["generate"]), verdicts=verdicts(tables["evaluate"]),
         failures=failures(view),
@@ -56,73 +61,35 @@ def _rows(view: View, name: str, noun: type | None = None) -> list[dict[str, Any
         return []
 
 
-def river(tables: dict[str, list[dict[str, Any]]], outcomes: list[Outcome]) -> list[StageCount]:
+def river(view: View, outcomes: list[Outcome]) -> list[StageCount]:
     """Counts along the river; what passed, for select and admit."""
     found, count_in = [], 0
     by_stage = {one.stage: one for one in outcomes}
     for name in stages.RIVER:
-        rows = tables[name]
-        passed = [row for row in rows if row.get("kept", True)]
-        count = len({row["source_id"] for row in rows}) if name == "gather" else len(passed)
+        column = {"gather": "source_id", "select": "kept", "admit": "kept"}.get(name, "input_id")
+        rows = cards.table(view, name, [column])
+        total = rows.num_rows if rows is not None else 0
+        count = total
+        if rows is not None and column == "kept":
+            count = pc.sum(rows[column]).as_py() or 0
+        elif rows is not None and name == "gather":
+            count = pc.count_distinct(rows[column]).as_py()
         if one := by_stage.get(name):
-            found.append(
-                StageCount(
-                    name,
-                    NOUN[name],
-                    count_in or len(rows),
-                    count,
-                    one.computed,
-                    one.reused,
-                    one.failed,
-                    one.seconds,
-                    one.note,
-                )
-            )
+            found.append(StageCount(name, NOUN[name], count_in or total, count, one.computed, one.reused, one.failed,
+                                    one.seconds, one.note))  # fmt: skip
         count_in = count
     return found
 
 
-def clips(view: View, tables: dict[str, list[dict[str, Any]]]) -> list[ClipCard]:
-    """A card a clip, with the pictures of those that are shown first."""
-    scores = {row["clip_id"]: row for row in tables["score"]}
-    chosen = {row["clip_id"]: row for row in tables["select"]}
-    words = {row["clip_id"]: row["text"] for row in tables["caption"]}
-    refused = {row["clip_id"]: row["reason"] for row in tables["admit"] if not row["kept"]}
-    names = view.source_names() if "gather" in view.resolved() else {}
-    spans = {row["clip_id"]: row for row in tables["split"]}
-    best = sorted(
-        spans, key=lambda one: (not chosen.get(one, {}).get("kept", False), -chosen.get(one, {}).get("score", 0))
-    )
-    pictures = thumbnails(view, set(best[:EMBEDDED]))
-    cards = []
-    for clip_id in best:
-        score, pick, span = scores.get(clip_id, {}), chosen.get(clip_id, {}), spans[clip_id]
-        reason = f"not admitted: {refused[clip_id]}" if clip_id in refused else pick.get("reason", "")
-        cards.append(
-            ClipCard(
-                clip_id,
-                Path(names.get(span["source_id"], "?")).name,
-                span["start_s"],
-                span["end_s"],
-                score.get("motion_px"),
-                score.get("aesthetic"),
-                pick.get("score"),
-                pick.get("kept"),
-                reason,
-                words.get(clip_id, ""),
-                pictures.get(clip_id),
-            )
-        )
-    return cards
-
-
-def thumbnails(view: View, wanted: set[str]) -> dict[str, bytes]:
-    """clip_id -> JPEG for these clips only."""
-    if "score" not in view.resolved():
-        return {}
-    keys = {row["key"]: row["clip_id"] for row in view.rows("score", ["key", "clip_id"], Thumbnail).to_pylist()
-            if row["clip_id"] in wanted}  # fmt: skip
-    return {keys[key]: jpeg for key, jpeg in view.store.take_bytes("thumbnails", sorted(keys), "jpeg").items()}
+def rejected(view: View) -> list[tuple[str, int]]:
+    """(rule, how many clips it rejected), the most first."""
+    rows = cards.table(view, "select", ["kept", "reason"])
+    if rows is None:
+        return []
+    found: Counter[str] = Counter()
+    for one in pc.value_counts(rows.filter(pc.invert(rows["kept"]))["reason"]).to_pylist():
+        found[rule_of(one["values"])] += one["counts"]
+    return found.most_common()
 
 
 def training(adapters: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -130,6 +97,12 @@ def training(adapters: list[dict[str, Any]]) -> list[tuple[str, str]]:
     names = ("adapter_id", "latents", "steps", "final_loss", "parameters", "base")
     return [(name.replace("_", " "), f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]))
             for row in adapters for name in names]  # fmt: skip
+
+
+def held_out(view: View) -> list[tuple[int, int, float]]:
+    """(step, quarter of the noise scale, loss) on the clips that were held out."""
+    rows = _rows(view, "train", HeldOut)
+    return sorted((row["step"], row["quarter"], row["loss"]) for row in rows)
 
 
 def generations(view: View, rows: list[dict[str, Any]]) -> list[GenerationPair]:

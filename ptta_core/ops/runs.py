@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ptta_core import columns as cols
 from ptta_core import stages
 from ptta_core.config import ConfigError, Recipe, Site, load_recipe, load_site
 from ptta_core.ids import canonical, digest
@@ -20,7 +21,8 @@ from ptta_core.rows import BOOKKEEPING, NOUNS, Run, table_schema, to_arrow
 from ptta_core.store import Store
 from ptta_core.view import Options, View
 
-ONE_ITEM = ("select", "admit", "train")  # stages whose input is resolved once and stored with the run
+MOST_IDS = 10_000  # of one stage in the record of a run
+FOLLOWS = ("score", "caption", "encode")  # a clip an item: the rows of the stages before say which
 
 
 def open_view(
@@ -84,9 +86,17 @@ def _append(view: View, run_id: str, status: str, counts: dict[str, Any], messag
     view.store.append("runs", to_arrow([row], table_schema(Run)))
 
 
-def resolved_inputs(view: View) -> dict[str, list[str]]:
-    """The inputs of every stage that this run has resolved, so that `show --run` finds the same rows later."""
-    return {name: sorted(set(items.input_ids)) for name, items in view.resolved().items()}
+def resolved_inputs(view: View) -> dict[str, Any]:
+    """The inputs of every stage that this run has resolved, so that `show --run` finds the same rows later.
+
+    Ids, or of a stage with very many that follow from the stages before it, only how many and their digest.
+    """
+    found: dict[str, Any] = {}
+    for name, items in view.resolved().items():
+        ids = cols.Ids(cols.as_array(items.input_ids)).array
+        many = len(ids) > MOST_IDS and name in FOLLOWS
+        found[name] = {"count": len(ids), "digest": cols.set_digest(ids)} if many else ids.to_pylist()
+    return found
 
 
 def last(view_or_store: Any, recipe: str | None = None, run_id: str | None = None) -> dict[str, Any] | None:

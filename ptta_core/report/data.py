@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ptta_core.report.text import count, number
 from ptta_core.report.ticks import nice_ticks
 
@@ -58,6 +60,21 @@ class ClipCard:
     caption: str = ""
     thumbnail_jpeg: bytes | None = None
     thumbnail_href: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Every clip of a run, also those without a card; NaN for values that do not exist."""
+
+    motion_px: np.ndarray
+    aesthetic: np.ndarray
+    score: np.ndarray
+    seconds: np.ndarray
+    kept: np.ndarray  # 1 kept, 0 not kept, -1 not decided yet
+    videos: int
+
+    def __len__(self) -> int:
+        return len(self.kept)
 
 
 @dataclass(frozen=True)
@@ -127,14 +144,29 @@ class ReportData:
     message: str = ""  # why it failed
     river: list[StageCount] = field(default_factory=list)
     clips: list[ClipCard] = field(default_factory=list)
+    columns: Columns | None = None  # of all clips, where there are more than cards
+    near: list[str] = field(default_factory=list)  # ids of the clips just above and below theta, by S
+    rejected: list[tuple[str, int]] = field(default_factory=list)  # rule of select, clips that it rejected
     training: list[tuple[str, str]] = field(default_factory=list)  # facts: ("rank", "16")
     loss: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
+    held_out: list[tuple[int, int, float]] = field(default_factory=list)  # (step, quarter 0..3 of the noise, loss)
     gates: list[tuple[int, list[float]]] = field(default_factory=list)  # (step, mean of each branch's gate)
     generations: list[GenerationPair] = field(default_factory=list)
     verdicts: list[VerdictRow] = field(default_factory=list)
     failures: list[FailureRow] = field(default_factory=list)
     random_models: list[str] = field(default_factory=list)  # "base.model = tiny:hunyuan": recipe field, then the id
     settings: str = ""  # the recipe as YAML
+
+    @property
+    def every_clip(self) -> Columns:
+        """All clips as columns."""
+        if self.columns is not None:
+            return self.columns
+        motion, looks, score = (np.array([getattr(clip, name) for clip in self.clips], np.float64)
+                                for name in ("motion_px", "aesthetic", "score"))  # fmt: skip
+        lengths = np.array([clip.end_s - clip.start_s for clip in self.clips], np.float64)
+        kept = np.array([-1 if clip.kept is None else int(clip.kept) for clip in self.clips], np.int8)
+        return Columns(motion, looks, score, lengths, kept, len({clip.source_name for clip in self.clips}))
 
     def random_in(self, figure: str) -> list[str]:
         """The random models that a figure depends on: scores, clips, training, generations or verdicts.
@@ -150,23 +182,25 @@ def finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def theta_table(clips: list[ClipCard], theta: float) -> list[ThetaRow]:
+def theta_table(clips: Columns, theta: float) -> list[ThetaRow]:
     """How many clips each of about a dozen thetas would keep by S alone (S >= theta), ascending by theta.
 
     The thetas are round values between the 5th and the 90th percentile of S, the paper's 5, 10 and 15, and `theta`
     itself. Empty when no clip has a score.
     """
-    known = ((clip.score, clip.end_s - clip.start_s) for clip in clips if clip.score is not None)
-    scored = sorted((score, length) for score, length in known if finite(score))
-    if not scored:
+    known = np.isfinite(clips.score)
+    order = np.argsort(clips.score[known], kind="stable")
+    scored, seconds = clips.score[known][order], clips.seconds[known][order]
+    if not len(scored):
         return []
-    lowest, highest = scored[0][0], scored[-1][0]
-    low, high = scored[len(scored) // 20][0], scored[-1 - len(scored) // 10][0]
+    lowest, highest = float(scored[0]), float(scored[-1])
+    low, high = float(scored[len(scored) // 20]), float(scored[-1 - len(scored) // 10])
     tried = {*nice_ticks(low, high, 14), *(one for one in PAPER_THETAS if lowest <= one <= highest), theta}
     rows = []
     for one in sorted(tried):
-        lengths = [length for score, length in scored if score >= one]
-        rows.append(ThetaRow(one, len(lengths), len(lengths) / len(scored), sum(lengths)))
+        at = int(np.searchsorted(scored, one))
+        kept = len(scored) - at
+        rows.append(ThetaRow(one, kept, kept / len(scored), float(seconds[at:].sum())))
     return rows
 
 

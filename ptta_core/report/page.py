@@ -52,7 +52,8 @@ def render(data: ReportData) -> str:
     ]
     head, foot = _head(data, parts), f"<script>{SCRIPT}</script></body></html>\n"
     used = len((head + foot + "".join(body for _, _, body in parts)).encode()) + 10_000
-    cards = sections.notice(data, "clips") + sheet(data.clips, MOST_BYTES - used)
+    left_out = len(data.every_clip) - len(data.clips)
+    cards = sections.notice(data, "clips") + sheet(data.clips, MOST_BYTES - used, left_out)
     filled = [(name, title, cards if name == "clips" else body) for name, title, body in parts]
     main = "".join(f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in filled)
     return f"{head}<main>{main}</main>{foot}"
@@ -94,12 +95,12 @@ def _random(data: ReportData) -> str:
 
 def _lead(data: ReportData) -> str:
     """The run in a sentence or two, in numbers that the sections repeat."""
-    kept = sum(clip.kept is True for clip in data.clips)
+    clips = data.every_clip
+    kept = int((clips.kept == 1).sum())
     said = []
     if data.clips:
-        videos = len({clip.source_name for clip in data.clips})
-        cut = f"{plural(len(data.clips), 'clip')} from {plural(videos, 'video')}"
-        decided = any(clip.kept is not None for clip in data.clips)
+        cut = f"{plural(len(clips), 'clip')} from {plural(clips.videos, 'video')}"
+        decided = bool((clips.kept >= 0).any())
         said.append(f"{cut}; <b>{count(kept)} kept</b> at theta {number(data.theta)}." if decided else f"{cut}.")
     else:
         said.append("No clips yet.")

@@ -3,8 +3,11 @@
 import base64
 from collections import defaultdict
 
+import numpy as np
+
 from ptta_core.report.charts import Series, curves, histogram, smoothed
 from ptta_core.report.data import (
+    Columns,
     FailureRow,
     GenerationPair,
     ReportData,
@@ -43,36 +46,61 @@ def none(text: str) -> str:
 
 def scores(data: ReportData) -> str:
     """Histograms of motion, aesthetic and S with theta drawn, and what other thetas would keep."""
-    scored = [clip for clip in data.clips if finite(clip.score)]
-    if not scored:
+    clips = data.every_clip
+    if not np.isfinite(clips.score).any():
         return none("No clip has a score yet.")
     drawn = [
-        ("Motion", [clip.motion_px for clip in data.clips], "mean flow, px per gap", None),
-        ("Aesthetic", [clip.aesthetic for clip in data.clips], "1 to 10", None),
-        ("S", [clip.score for clip in data.clips], _formula(data), (data.theta, f"theta {number(data.theta)}")),
+        ("Motion", clips.motion_px, "mean flow, px per gap", None),
+        ("Aesthetic", clips.aesthetic, "1 to 10", None),
+        ("S", clips.score, _formula(data), (data.theta, f"theta {number(data.theta)}")),
     ]
     plots = []
     for title, values, label, mark in drawn:
-        known = ((value, bool(clip.kept)) for value, clip in zip(values, data.clips) if value is not None)
-        pairs = [(value, is_kept) for value, is_kept in known if finite(value)]
-        if pairs:
-            chart = histogram([value for value, _ in pairs], [kept for _, kept in pairs], label, "clips", mark)
+        known = np.isfinite(values)
+        if known.any():
+            chart = histogram(values[known].tolist(), (clips.kept[known] == 1).tolist(), label, "clips", mark)
             plots.append(f"<figure><figcaption>{title}</figcaption>{chart}{notice(data, 'scores')}</figure>")
     key = '<p class="key"><span class="kept">kept</span> <span class="not">not kept</span></p>'
-    return f'{key}<div class="three">{"".join(plots)}</div>{_thetas(data)}'
+    return f'{key}<div class="three">{"".join(plots)}</div>{_thetas(data, clips)}{_near(data)}{_rejected(data)}'
+
+
+def _near(data: ReportData) -> str:
+    """The clips just above and just below theta: whether the line lies well is seen here first."""
+    cards = {clip.clip_id: clip for clip in data.clips}
+    shown = [cards[clip_id] for clip_id in data.near if clip_id in cards]
+    if not shown:
+        return ""
+    items = []
+    for clip in shown:
+        text = base64.b64encode(clip.thumbnail_jpeg or b"").decode()
+        picture = f'<img alt="" src="data:image/jpeg;base64,{text}">' if text else ""
+        said = esc(f"{clip.source_name}: {clip.reason}", 200)
+        items.append(f'<li title="{said}"><a href="#{esc(clip.clip_id, 64)}">{picture}<b>{fixed(clip.score, 2)}</b>'
+                     f"{'' if clip.kept else ' not kept'}</a></li>")  # fmt: skip
+    return f'<h3>Nearest to theta {number(data.theta)}</h3><ul class="near">{"".join(items)}</ul>'
+
+
+def _rejected(data: ReportData) -> str:
+    """How many clips each rule rejected; a clip counts for the first rule that it breaks."""
+    if not data.rejected:
+        return ""
+    body = "".join(f'<tr><td>{esc(rule, 80)}</td><td class="n">{count(many)}</td></tr>'
+                   for rule, many in data.rejected)  # fmt: skip
+    head = '<thead><tr><th>rule</th><th class="n">rejected</th></tr></thead>'
+    return f'<h3>Rejected by</h3><div class="wide"><table class="rules">{head}<tbody>{body}</tbody></table></div>'
 
 
 def _formula(data: ReportData) -> str:
     return f"S = {number(data.alpha)} motion + {number(1 - data.alpha)} aesthetic"
 
 
-def _thetas(data: ReportData) -> str:
-    rows = theta_table(data.clips, data.theta)
-    kept = sum(clip.kept is True for clip in data.clips)
+def _thetas(data: ReportData, clips: Columns) -> str:
+    rows = theta_table(clips, data.theta)
+    kept = int((clips.kept == 1).sum())
     body = "".join(_theta_row(row, row.theta == data.theta) for row in rows)
     head = "".join(f'<th class="n">{name}</th>' for name in ("theta", "keeps", "share", "footage")) + "<th></th>"
     table = f'<div class="wide"><table class="thetas"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    said = f"<p>{theta_line(rows)}.</p>{_apart(data, kept)}{_empty(data, kept, rows)}"
+    said = f"<p>{theta_line(rows)}.</p>{_apart(data, clips, kept)}{_empty(clips, kept, rows)}"
     return f'<div class="side"><div><h3>What each theta would keep</h3>{said}</div>{table}</div>'
 
 
@@ -83,10 +111,10 @@ def _theta_row(row: ThetaRow, chosen: bool) -> str:
             f'<td class="bar"><div style="width:{100 * row.share:.1f}%"></div></td></tr>')  # fmt: skip
 
 
-def _apart(data: ReportData, kept: int) -> str:
+def _apart(data: ReportData, clips: Columns, kept: int) -> str:
     """Why the table's count at theta is not the number kept, where it is not."""
-    over = sum(clip.kept is False and clip.score is not None and clip.score >= data.theta for clip in data.clips)
-    under = sum(clip.kept is True and clip.score is not None and clip.score < data.theta for clip in data.clips)
+    over = int(((clips.kept == 0) & (clips.score >= data.theta)).sum())
+    under = int(((clips.kept == 1) & (clips.score < data.theta)).sum())
     said = "By S alone, before other rules and edits."
     if over:
         said += f" {plural(over, 'clip')} at or above theta not kept for other reasons, named on the cards."
@@ -95,11 +123,11 @@ def _apart(data: ReportData, kept: int) -> str:
     return f'<p class="soft">{said} {count(kept)} kept in all.</p>' if over or under else f'<p class="soft">{said}</p>'
 
 
-def _empty(data: ReportData, kept: int, rows: list[ThetaRow]) -> str:
+def _empty(clips: Columns, kept: int, rows: list[ThetaRow]) -> str:
     """What to do when the selection is empty."""
-    if kept or any(clip.kept is None for clip in data.clips):
+    if kept or (clips.kept < 0).any():
         return ""
-    highest = max(clip.score for clip in data.clips if clip.score is not None and finite(clip.score))
+    highest = float(clips.score[np.isfinite(clips.score)].max())
     best = next((row for row in reversed(rows) if row.kept), None)
     hint = f" With --set select.theta={best.theta:g} it would be {count(best.kept)}." if best else ""
     return f'<p class="alert">No clip was kept: the highest S is {number(highest)}.{hint}</p>'
@@ -115,7 +143,8 @@ def training(data: ReportData) -> str:
         return none("No adapter was trained in this run.")
     listed = data.training[:MOST_ROWS]
     facts = "".join(f"<div><dt>{esc(name, 80)}</dt><dd>{esc(value, 300)}</dd></div>" for name, value in listed)
-    plots = _loss(losses, notice(data, "training")) + _gates(data, notice(data, "training"))
+    warning = notice(data, "training")
+    plots = _loss(losses, warning) + _held_out(data, warning) + _gates(data, warning)
     return (f'<div class="two">{plots}</div>' if plots else none("No training step was recorded.")) + (
         f'<dl class="facts">{facts}</dl>' if facts else ""
     )
@@ -134,6 +163,18 @@ def _loss(losses: list[tuple[float, float]], warning: str) -> str:
         said += f'<p class="fine">Thin: each step. Bold: exponential mean over about {span} steps.</p>'
     chart = curves(lines, "optimiser step", "loss (mean squared error of the velocity)")
     return f"<figure><figcaption>Loss</figcaption>{chart}{said}{warning}</figure>"
+
+
+def _held_out(data: ReportData, warning: str) -> str:
+    """The loss on clips that were never learned, a curve a quarter of the noise scale."""
+    quarters = sorted({quarter for _, quarter, _ in data.held_out})
+    lines = [Series(f"Q{quarter + 1}", [(float(step), loss) for step, of, loss in data.held_out if of == quarter],
+                    f"b{quarter % BRANCH_STYLES}", named=True) for quarter in quarters]  # fmt: skip
+    if not any(finite(value) for line in lines for _, value in line.points):
+        return ""
+    chart = curves(lines, "optimiser step", "loss (mean squared error of the velocity)")
+    said = "On clips held out by whole sources. Q1: least noise, Q4: most. A curve that turns up is overfitting."
+    return f'<figure><figcaption>Held-out loss</figcaption>{chart}<p class="fine">{said}</p>{warning}</figure>'
 
 
 def _gates(data: ReportData, warning: str) -> str:

@@ -12,15 +12,15 @@ SHOWN = 48  # cards of a group before "show all"; a multiple of 2, 3, 4 and 6 co
 FULL_CAPTIONS = 200  # cards whose caption is given in full; later ones are cut shorter
 
 
-def sheet(clips: list[ClipCard], budget: int) -> str:
-    """All cards in at most `budget` bytes; clips that do not fit are counted in a last line."""
+def sheet(clips: list[ClipCard], budget: int, left_out: int = 0) -> str:
+    """All cards in at most `budget` bytes; clips that do not fit are counted in a last line, with `left_out` others."""
     if not clips:
         return '<p class="none">No clips yet.</p>'
     order = {id(clip): place for place, clip in enumerate(sorted(clips, key=lambda c: (c.source_name, c.start_s)))}
     groups = [("kept", "Kept", True), ("others", "Not kept", False), ("open", "Not decided yet", None)]
     pictures = _Pictures()
     parts = [_controls()] if any(finite(clip.score) for clip in clips) else []
-    left, place, dropped = budget - 2_000, 0, 0
+    left, place, dropped = budget - 2_000, 0, left_out
     for name, title, kept in groups:
         cards, members = [], sorted((clip for clip in clips if clip.kept is kept), key=_by_score)
         for clip in members:

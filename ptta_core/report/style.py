@@ -205,6 +205,8 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 @media(prefers-reduced-motion:reduce){
   html{scroll-behavior:auto}
 }
+.near{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.6rem}
+.near img{display:block;width:100%;height:auto}
 """.replace(
     "PLACE_BRANCHES",
     "\n".join(f".plot path.b{i}{{stroke:var(--b{i})}}\n.plot .b{i}:not(path){{fill:var(--b{i})}}" for i in range(8)),
