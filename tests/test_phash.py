@@ -90,6 +90,16 @@ def test_groups_leave_out_what_is_unknown_or_far_and_refuse_nonsense():
         phash.groups(texts(words), 0.4)
 
 
+def test_words_and_texts_are_grouped_alike():
+    words = random_hashes(300, 2)
+    words[200:] = flipped(words[:100], 12, 3)
+    firsts = phash.group_words(phash.words_of("".join(texts(words)).encode()))
+    assert (firsts[:100] == np.arange(100)).all() and (firsts[200:] == np.arange(100)).all()
+    assert (firsts[100:200] == -1).all()
+    with pytest.raises(ValueError, match="no whole number of hashes"):
+        phash.words_of(b"00ff")
+
+
 def test_a_chain_of_small_steps_does_not_join_its_ends():
     words = [random_hashes(1, 8)]
     for step in range(12):

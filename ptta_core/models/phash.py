@@ -5,6 +5,7 @@ perceptual image hash functions, 2010): coding, scaling, brightness and contrast
 shares of a clip tell apart two shots from the same camera position, where one frame would not.
 """
 
+import binascii
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,22 +55,55 @@ def distance(first: str, second: str) -> float:
 def groups(hashes: Sequence[str], threshold: float = THRESHOLD) -> list[list[int]]:
     """Indices of near-duplicates, each group sorted, at least two in a group; groups by their first member.
 
-    Members differ from some other member of their group by at most `threshold` of the bits, and from its first
-    member by at most twice that, so that a chain of small changes does not join what is far apart. An empty hash is in
-    no group. Candidates share an equal run of 21 bits: above a distance of about 0.12 some pairs are missed. A million
-    clips take some seconds. Raises ValueError for a text that is no hash or a threshold outside 0..0.25.
+    As `group_words`; an empty hash is in no group. Raises ValueError for a text that is no hash.
+    """
+    known = np.array([index for index, one in enumerate(hashes) if one], np.int64)
+    firsts = group_words(_words([hashes[index] for index in known]), threshold)
+    rows = np.flatnonzero(firsts >= 0)
+    rows = rows[np.argsort(firsts[rows], kind="stable")]
+    starts = np.flatnonzero(np.diff(firsts[rows], prepend=-1))
+    return [known[group].tolist() for group in np.split(rows, starts[1:])] if len(rows) else []
+
+
+def group_words(words_N5: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """int64 [N]: the row of the first member of each clip's group of near-duplicates, -1 for a clip alone.
+
+    words_N5: uint64, from `words_of`. Members differ from some other member of their group by at most `threshold` of
+    the bits, and from its first member by at most twice that, so that a chain of small changes does not join what is
+    far apart. Candidates share an equal run of 21 bits: above a distance of about 0.12 some pairs are missed. A million
+    clips take some seconds.
+    Raises ValueError for a threshold outside 0..0.25.
     """
     if not 0 <= threshold <= 0.25:
         raise ValueError(f"threshold {threshold} is not in 0..0.25")
-    known = np.array([index for index, one in enumerate(hashes) if one], np.int64)
-    if len(known) < 2:
-        return []
-    words = _words([hashes[index] for index in known])
+    if len(words_N5) < 2:
+        return np.full(len(words_N5), -1, np.int64)
     most = int(threshold * BITS)
-    unique, members = np.unique(words, axis=0, return_inverse=True)
+    unique, members = _unique(words_N5)
     first, second = _close_pairs(unique, most)
-    labels = _components(len(unique), first, second)[members.ravel()]
-    return _split_far(words, known, labels, 2 * most)
+    labels = _components(len(unique), first, second)[members]
+    return _split_far(words_N5, labels, 2 * most)
+
+
+def words_of(text: bytes | bytearray | memoryview) -> np.ndarray:
+    """uint64 [N,5] from N hashes of 80 hexadecimal digits in a row without anything between. Raises ValueError.
+
+    The data of an Arrow column of strings is such a text, whose missing and empty values take no room.
+    """
+    found = binascii.unhexlify(text)
+    if len(found) % (8 * len(PLACES)):
+        raise ValueError(f"{2 * len(found)} hexadecimal digits are no whole number of hashes of {HEX}")
+    return np.frombuffer(found, ">u8").astype(np.uint64).reshape(-1, len(PLACES))
+
+
+def _unique(words_N5: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the different rows, which of them each row is)."""
+    order = np.lexsort(words_N5.T)
+    ordered = words_N5[order]
+    new = np.append(True, (ordered[1:] != ordered[:-1]).any(1))
+    members = np.empty(len(order), np.int64)
+    members[order] = np.cumsum(new) - 1
+    return ordered[new], members
 
 
 def _words(hashes: Sequence[str]) -> np.ndarray:
@@ -77,7 +111,7 @@ def _words(hashes: Sequence[str]) -> np.ndarray:
     bad = next((one for one in hashes if len(one) != HEX), None)
     if bad is not None:
         raise ValueError(f"{bad!r} is not a hash of {HEX} hexadecimal digits")
-    return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").astype(np.uint64).reshape(-1, len(PLACES))
+    return words_of("".join(hashes).encode())
 
 
 def _close_pairs(words_N5: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,13 +120,30 @@ def _close_pairs(words_N5: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarra
     low = np.uint64((1 << BAND_BITS) - 1)
     for frame in range(words_N5.shape[1]):
         for run in range(3):
-            key = (words_N5[:, frame] >> np.uint64(BAND_BITS * run)) & low
+            own = words_N5[:, frame]
+            key = (own >> np.uint64(BAND_BITS * run)) & low
             # neighbours in a bucket are near in the rest of the frame and in the next frame too
-            following = words_N5[:, (frame + 1) % words_N5.shape[1]]
-            order = np.lexsort((following, words_N5[:, frame], key))
+            order = _order_by(_run_first(own, run), words_N5[:, (frame + 1) % words_N5.shape[1]])
             found.append(_near_neighbours(words_N5, order, key[order], most))
     pairs = np.concatenate(found)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _run_first(word_N: np.ndarray, run: int) -> np.ndarray:
+    """Words of 63 bits turned so that one of their three runs comes first and the other two follow, high before low."""
+    low = np.uint64((1 << BAND_BITS) - 1)
+    parts = [(word_N >> np.uint64(BAND_BITS * at)) & low for at in (run, *(at for at in (2, 1, 0) if at != run))]
+    return parts[0] << np.uint64(2 * BAND_BITS) | parts[1] << np.uint64(BAND_BITS) | parts[2]
+
+
+def _order_by(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
+    """The order by `first_N`, and by `second_N` where that ties: few do, and one sort is several times faster."""
+    order = np.argsort(first_N)
+    ordered = first_N[order]
+    same = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    order[tied] = order[tied][np.lexsort((order[tied], second_N[order[tied]], ordered[tied]))]
+    return order
 
 
 def _near_neighbours(words_N5: np.ndarray, order: np.ndarray, keys: np.ndarray, most: int) -> np.ndarray:
@@ -129,17 +180,20 @@ def _components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray
         labels = following
 
 
-def _split_far(words_N5: np.ndarray, known: np.ndarray, labels: np.ndarray, most: int) -> list[list[int]]:
-    """Components as groups of indices; what is further than `most` bits from a group's first member starts another."""
+def _split_far(words_N5: np.ndarray, labels: np.ndarray, most: int) -> np.ndarray:
+    """The first row of each row's group, -1 for none, from components.
+
+    What is further than `most` bits from a group's first member starts another.
+    """
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     sizes = np.diff(starts, append=len(order))
-    found = []
+    found = np.full(len(labels), -1, np.int64)
     for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist()):
         rest = order[start : start + size]
         while len(rest) > 1:
             near = np.bitwise_count(words_N5[rest] ^ words_N5[rest[0]]).sum(1) <= most
             if near.sum() > 1:
-                found.append(known[rest[near]].tolist())
+                found[rest[near]] = rest[0]
             rest = rest[~near]
-    return sorted(found)
+    return found
