@@ -219,17 +219,22 @@ class TrainConfig(Section):
     guidance: float = 1.0
     checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
     router_label_weight: float = Field(0.0, ge=0)  # of the cross entropy between gates and the clip's labels
+    balance_weight: float = Field(0.0, ge=0)  # of what keeps routers from using one branch more than another
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
     init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
+    stop_on_divergence: Annotated[float, Field(ge=0, json_schema_extra=NOT_RESULT)] = 5.0  # times the median; 0: never
+    stop_on_collapse: Annotated[float, Field(ge=0, lt=1, json_schema_extra=NOT_RESULT)] = 0.02  # evenness; 0: never
+    stop_after: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 20  # steps in a row
 
     @model_validator(mode="after")
     def _supervised(self) -> "TrainConfig":
-        if self.router_label_weight and (self.gate not in ("token", "sample") or self.branches == 1):
-            raise ValueError("router_label_weight needs a router that reads the clip: gate token or sample, 2 or more "
+        asked = [name for name in ("router_label_weight", "balance_weight") if getattr(self, name)]
+        if asked and (self.gate not in ("token", "sample") or self.branches == 1):
+            raise ValueError(f"{asked[0]} needs a router that reads the clip: gate token or sample, 2 or more "
                              f"branches, not {self.gate} and {self.branches}")  # fmt: skip
         return self
 
@@ -325,6 +330,7 @@ class TrainWorkers(Section):
     gpus: float = Field(0.0, ge=0)
     threads: int = Field(1, ge=1)
     max_restarts: int = Field(3, ge=0)  # after a worker dies; each resumes from the last checkpoint
+    shard: bool = False  # several workers: each holds a part of every weight (FSDP2), not all of them
 
 
 class RaySite(Section):

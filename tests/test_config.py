@@ -143,7 +143,14 @@ def test_sections_are_frozen() -> None:
 
 @pytest.mark.parametrize(
     ("section", "left_out"),
-    [(ScoreConfig, {"thumbnail_px"}), (TrainConfig, {"checkpointing", "checkpoint_every", "keep_every"}), (SplitConfig, set())],
+    [
+        (ScoreConfig, {"thumbnail_px"}),
+        (
+            TrainConfig,
+            {"checkpointing", "checkpoint_every", "keep_every", "stop_on_divergence", "stop_on_collapse", "stop_after"},
+        ),
+        (SplitConfig, set()),
+    ],
 )
 def test_only_what_changes_a_result_is_fingerprinted(section: type[Section], left_out: set[str]) -> None:
     assert set(section.model_fields) - set(result_fields(section())) == left_out

@@ -11,7 +11,7 @@ import torch
 
 from ptta_core.config import TrainConfig
 from ptta_core.models import hunyuan, tiny
-from ptta_core.training import checkpoint, dataset, held_out, launch, loop, objective
+from ptta_core.training import checkpoint, dataset, held_out, launch, loop, objective, passes, stops, workers
 
 SIZES = {"5x32x32": (2, 4, 4), "9x32x48": (3, 4, 6)}  # bucket -> latent T, h, w
 
@@ -35,26 +35,26 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def settings(base: str, tmp_path: Path) -> Callable[..., loop.Settings]:
+def settings(base: str, tmp_path: Path) -> Callable[..., passes.Settings]:
     """A run of 5 samples in batches of 2: 3 steps an epoch, one of them with a single sample."""
 
     def make(
         name: str = "run", n_first: int = 3, n_second: int = 2, apart: tuple[str, ...] = (), **config: Any
-    ) -> loop.Settings:
+    ) -> passes.Settings:
         folder = tmp_path / name
         dataset.pin(folder, samples(n_first, n_second), apart)
         chosen = {"rank": 2, "branches": 2, "batch": 2, "learning_rate": 1e-2, "warmup_steps": 2, **config}
         dumped = TrainConfig.model_validate(chosen).model_dump()
-        return loop.Settings(str(folder), base, None, "float32", "cpu", 1, dumped, {"labels": ["male", "object"]})
+        return passes.Settings(str(folder), base, None, "float32", "cpu", 1, dumped, {"labels": ["male", "object"]})
 
     return make
 
 
-def metrics(run: loop.Settings) -> list[dict[str, Any]]:
+def metrics(run: passes.Settings) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(run.run_folder) / loop.METRICS).read_text().splitlines()]
 
 
-def adapter(run: loop.Settings) -> bytes:
+def adapter(run: passes.Settings) -> bytes:
     return (Path(run.run_folder) / loop.ADAPTER).read_bytes()
 
 
@@ -62,7 +62,7 @@ class Killed(BaseException):
     """Stands for a kill in the middle of a step."""
 
 
-def kill_in_step(monkeypatch: pytest.MonkeyPatch, run: loop.Settings, step: int) -> None:
+def kill_in_step(monkeypatch: pytest.MonkeyPatch, run: passes.Settings, step: int) -> None:
     """Train until step `step` (from 1) begins, then die."""
     real = loop._Training.backward
     seen: list[int] = []
@@ -89,7 +89,7 @@ def kill_in_step(monkeypatch: pytest.MonkeyPatch, run: loop.Settings, step: int)
     ids=["inside an epoch", "at an epoch's boundary", "before any checkpoint"],
 )
 def test_a_killed_run_ends_as_if_never_killed(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch, killed_in: int, every: int,
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch, killed_in: int, every: int,
     resumed_from: int, ema_decay: float,
 ) -> None:  # fmt: skip
     whole = settings("whole", checkpoint_every=50, ema_decay=ema_decay)
@@ -112,26 +112,27 @@ def test_a_killed_run_ends_as_if_never_killed(
     assert done == list(range(resumed_from, 6))
     assert adapter(broken) == adapter(whole)
     assert [line["step"] for line in metrics(broken)] == [1, 2, 3, 4, 5, 6]
-    for key in ("loss", "grad_norm", "lr", "gate_mean", "gate_entropy"):
+    diagnostics = ("gate_mean", "gate_entropy", "gate_evenness", "branch_cosine", "dead_branches")
+    for key in ("loss", "grad_norm", "lr", *diagnostics):
         assert [line[key] for line in metrics(broken)] == [line[key] for line in metrics(whole)]
     assert metrics(whole)[0]["lr"] == pytest.approx(5e-3)
     assert metrics(whole)[1]["lr"] == metrics(whole)[5]["lr"] == pytest.approx(1e-2)
 
 
 def test_a_finished_run_returns_at_once(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = settings(epochs=1)
     loop.train_loop(run)
     before = adapter(run)
-    monkeypatch.setattr(loop, "load_transformer", lambda *args: pytest.fail("a finished run loaded its base"))
+    monkeypatch.setattr(passes, "load_transformer", lambda *args: pytest.fail("a finished run loaded its base"))
     loop.train_loop(run)
     launch.fit(run, workers=launch.TrainWorkers())  # not even Ray
     assert adapter(run) == before and len(metrics(run)) == 3
 
 
 def test_killed_between_the_last_checkpoint_and_the_adapter(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = settings("whole", epochs=1), settings("broken", epochs=1)
     loop.train_loop(whole)
@@ -147,7 +148,7 @@ def test_killed_between_the_last_checkpoint_and_the_adapter(
 
 
 def test_only_the_newest_two_checkpoints_stay_and_a_torn_one_is_not_seen(
-    settings: Callable[..., loop.Settings],
+    settings: Callable[..., passes.Settings],
 ) -> None:
     run = settings(checkpoint_every=1)
     folder = Path(run.run_folder) / loop.CHECKPOINTS
@@ -158,7 +159,7 @@ def test_only_the_newest_two_checkpoints_stay_and_a_torn_one_is_not_seen(
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = settings(checkpoint_every=1)
     kill_in_step(monkeypatch, run, 2)
@@ -174,12 +175,12 @@ def test_a_checkpoint_of_another_adapter_is_refused(
 
 @pytest.mark.parametrize("gate", ["token", "label"])
 def test_the_loss_falls_when_one_sample_is_learned_by_heart(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch, gate: str
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch, gate: str
 ) -> None:
     def same_draw(shape: torch.Size, seed: int, sample_index: int, shift: float) -> tuple[torch.Tensor, float]:
         return objective.draw(shape, seed, 0, shift)
 
-    monkeypatch.setattr(loop, "draw", same_draw)
+    monkeypatch.setattr(passes, "draw", same_draw)
     run = settings(n_first=1, n_second=0, batch=1, epochs=25, warmup_steps=0, rank=8, gate=gate)
     loop.train_loop(run)
     losses = [line["loss"] for line in metrics(run)]
@@ -187,10 +188,10 @@ def test_the_loss_falls_when_one_sample_is_learned_by_heart(
     assert all(sum(line["gate_mean"]) == pytest.approx(1, abs=1e-4) for line in metrics(run))
 
 
-def test_the_gradient_of_a_batch_is_that_of_its_mean_for_any_split(settings: Callable[..., loop.Settings]) -> None:
+def test_the_gradient_of_a_batch_is_that_of_its_mean_for_any_split(settings: Callable[..., passes.Settings]) -> None:
     """Two workers' gradients, one of them without a sample in the small batch, add up to the single worker's."""
     run = settings(checkpointing=False)
-    trainings = [loop._Training(run, loop.World(rank, size)) for rank, size in ((0, 1), (0, 2), (1, 2))]
+    trainings = [loop._Training(run, workers.World(rank, size)) for rank, size in ((0, 1), (0, 2), (1, 2))]
     batches = dataset.epoch_batches(trainings[0].index, 2, 0, 0)
     for batch in (min(batches, key=lambda one: len(one.places)), max(batches, key=lambda one: len(one.places))):
         totals = [training.backward(batch) for training in trainings]
@@ -203,7 +204,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_mean_for_any_split(settings: Cal
             training.optimizer.zero_grad()
 
 
-def test_activation_checkpointing_changes_no_gradient(settings: Callable[..., loop.Settings]) -> None:
+def test_activation_checkpointing_changes_no_gradient(settings: Callable[..., passes.Settings]) -> None:
     losses = []
     for checkpointing in (False, True):
         run = settings(f"run{checkpointing}", epochs=1, checkpointing=checkpointing)
@@ -238,17 +239,17 @@ def test_draws_depend_on_seed_and_sample_alone_and_lean_towards_noise() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.velocity_loss
-    monkeypatch.setattr(loop, "velocity_loss", lambda *args: real(*args) * float("nan"))
+    real = passes.velocity_loss
+    monkeypatch.setattr(passes, "velocity_loss", lambda *args: real(*args) * float("nan"))
     run = settings()
-    with pytest.raises(loop.NotFinite, match=r"step 1: loss nan.*sample\d"):
+    with pytest.raises(stops.NotFinite, match=r"step 1: loss nan.*sample\d"):
         loop.train_loop(run)
     assert not (Path(run.run_folder) / loop.ADAPTER).exists() and metrics(run) == []
 
 
-def test_a_label_gates_adapter_says_what_the_clips_showed_on_average(settings: Callable[..., loop.Settings]) -> None:
+def test_a_label_gates_adapter_says_what_the_clips_showed_on_average(settings: Callable[..., passes.Settings]) -> None:
     from ptta_core.models import hydralora
 
     run = settings(gate="label", epochs=1)
@@ -261,7 +262,7 @@ def test_a_label_gates_adapter_says_what_the_clips_showed_on_average(settings: C
     assert dataset.label_mean(index, ["female"]) == []
 
 
-def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., loop.Settings]) -> None:
+def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., passes.Settings]) -> None:
     run = settings(gate="label")
     with pytest.raises(dataset.DatasetError, match="2 branches, 1 labels"):
         loop.train_loop(dataclasses.replace(run, metadata={"labels": ["male"]}))
@@ -269,7 +270,7 @@ def test_a_label_gate_needs_a_label_a_branch(settings: Callable[..., loop.Settin
         loop.train_loop(dataclasses.replace(run, metadata={"labels": ["female", "background"]}))
 
 
-def test_training_goes_on_from_an_adapter(settings: Callable[..., loop.Settings]) -> None:
+def test_training_goes_on_from_an_adapter(settings: Callable[..., passes.Settings]) -> None:
     first, second = settings("first"), settings("second", learning_rate=1e-30, ema_decay=0.5)
     loop.train_loop(first)
     (Path(second.run_folder) / loop.INIT).write_bytes(adapter(first))
@@ -285,7 +286,7 @@ def test_training_goes_on_from_an_adapter(settings: Callable[..., loop.Settings]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_supervised_routers_learn_the_labels(settings: Callable[..., loop.Settings], checkpointing: bool) -> None:
+def test_supervised_routers_learn_the_labels(settings: Callable[..., passes.Settings], checkpointing: bool) -> None:
     """Every clip is a quarter the first label: gates go there from a half, but for the third of the layers on text."""
     rest = {"epochs": 8, "warmup_steps": 0, "checkpointing": checkpointing}
     gates = []
@@ -300,7 +301,7 @@ def test_supervised_routers_learn_the_labels(settings: Callable[..., loop.Settin
 
 
 def test_the_average_follows_the_weights_and_is_what_is_exported(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file
 
@@ -329,7 +330,7 @@ def test_the_average_follows_the_weights_and_is_what_is_exported(
 
 
 def test_held_out_samples_are_measured_and_never_learned(
-    settings: Callable[..., loop.Settings], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apart = ("sample1", "sample4")
     run = settings(apart=apart, checkpoint_every=1)
@@ -355,10 +356,10 @@ def test_held_out_samples_are_measured_and_never_learned(
 
 
 def test_the_held_out_loss_is_the_mean_error_at_fixed_noise_for_any_split(
-    settings: Callable[..., loop.Settings],
+    settings: Callable[..., passes.Settings],
 ) -> None:
     run = settings(apart=("sample0", "sample1", "sample4"))
-    alone, *two = (loop._Training(run, loop.World(rank, size)) for rank, size in ((0, 1), (0, 2), (1, 2)))
+    alone, *two = (loop._Training(run, workers.World(rank, size)) for rank, size in ((0, 1), (0, 2), (1, 2)))
     sums = alone.held_out_losses()
     torch.testing.assert_close(two[0].held_out_losses() + two[1].held_out_losses(), sums)
     by_hand = torch.zeros(())
@@ -393,89 +394,10 @@ def test_the_best_the_newest_and_every_nth_checkpoint_stay(tmp_path: Path) -> No
     for step, loss in enumerate(losses, start=1):
         parameter.sum().backward()
         optimizer.step()
-        checkpoint.save(tmp_path, step, {"a": parameter}, optimizer, None, loss, keep_every=3)
+        parts = {"adapter": {"a": parameter}, "optimizer": checkpoint.moments(optimizer)}
+        checkpoint.save(tmp_path, step, parts, loss, keep_every=3)
     assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["3", "4", "6", "8", "9"]
     best = checkpoint.best(tmp_path)
     assert best and checkpoint.step_of(best) == 4
     with pytest.raises(checkpoint.CheckpointError, match="no average"):
         checkpoint.load_average(best)
-
-
-# -------------------------------------------------------------------------------------------------- the samples
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_every_sample_once_an_epoch_in_batches_of_one_bucket_at_any_world_size(size: int) -> None:
-    index = [dataset.Sample(f"s{number}", f"bucket{number % 3}") for number in range(23)]
-    orders = []
-    for epoch in (0, 1):
-        batches = dataset.epoch_batches(index, 4, 7, epoch)
-        assert len(batches) == dataset.steps_an_epoch(index, 4) == 6
-        seen = [one for batch in batches for rank in range(size) for one in batch.share(rank, size)]
-        assert sorted(place for place, _ in seen) == list(range(23))
-        assert sorted(sample_index for _, sample_index in seen) == list(range(23 * epoch, 23 * (epoch + 1)))
-        assert all(len({index[place].bucket for place in batch.places}) == 1 for batch in batches)
-        orders.append([index[place].latent_id for batch in batches for place in batch.places])
-    assert orders[0] != orders[1]
-    assert loop.total_steps(index, TrainConfig(epochs=2, batch=4)) == 12
-
-
-def test_pinning_happens_once_and_never_half(tmp_path: Path) -> None:
-    def broken() -> Iterator[tuple[str, str, str, bytes]]:
-        yield next(samples())
-        raise Killed
-
-    with pytest.raises(Killed):
-        dataset.pin(tmp_path, broken())
-    with pytest.raises(dataset.DatasetError, match="no readable index"):
-        dataset.read_index(tmp_path)
-    dataset.pin(tmp_path, samples())
-    dataset.pin(tmp_path, (pytest.fail("read again") for _ in "x"))
-    index = dataset.read_index(tmp_path)
-    assert [one.latent_id for one in index] == [f"sample{number}" for number in range(5)]
-    assert dataset.read_sample(tmp_path, index[4])["latents"].shape == (16, 3, 4, 6)
-    assert index[0].shares(["object", "male"]) == [0.75, 0.25]
-    assert index[0].shares(["object", "female"]) == [1.0, 0.0]
-    assert index[0].shares(["female"]) == dataset.Sample("new", "b").shares(["male"]) == [0.0]
-    with pytest.raises(dataset.DatasetError, match="no sample"):
-        dataset.pin(tmp_path / "none", [])
-
-
-def test_the_stage_pins_every_latent_reading_the_table_a_few_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ptta_core.rows import Latent, table_schema, to_arrow
-    from ptta_core.stages import train
-    from ptta_core.store import Store
-
-    store, names = Store(tmp_path / "tables"), [f"latent{number:02}" for number in range(70)]
-    memo = {"fingerprint": "f", "item_id": "i", "input_id": "i", "attempt": 1, "content_id": "c"}
-    rows = [memo | dataclasses.asdict(Latent(name, "c", "c", "5x32x32", 0, 1, 3, "p", "", name.encode()))
-            | {"key": f"key{hash(name)}"} for name in names]  # fmt: skip
-    store.insert("latents", to_arrow(rows, table_schema(Latent)))
-    keys = {row["key"]: {name: row[name] for name in ("latent_id", "bucket", "labels")} for row in rows}
-    reads: list[int] = []
-    real = Store.take_bytes
-
-    def counted(self: Store, noun: str, some: list[str], column: str) -> dict[str, bytes]:
-        reads.append(len(some))
-        return real(self, noun, some, column)
-
-    monkeypatch.setattr(Store, "take_bytes", counted)
-    pinned = list(train.samples(train.TrainItem("t", "i", 70, keys), store))
-    assert [one[0] for one in pinned] == names and all(one[3] == one[0].encode() for one in pinned)
-    assert reads == [32, 32, 6]
-
-
-def test_an_unreadable_sample_is_named(tmp_path: Path) -> None:
-    dataset.pin(tmp_path, samples())
-    (tmp_path / "data" / "sample1.safetensors").write_bytes(b"torn")
-    with pytest.raises(dataset.DatasetError, match="sample1 cannot be read"):
-        dataset.read_sample(tmp_path, dataset.read_index(tmp_path)[1])
-
-
-def test_progress_tells_each_new_step_and_skips_a_torn_line(tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    with launch.watch(tmp_path, 9, lambda done, total, text: told.append((done, total, text))):
-        (tmp_path / loop.METRICS).write_text('{"step": 4, "loss": 0.5, "step_s": 2.0}\n{"step": 5, "lo')
-    assert told == [(4, 9, "loss 0.5000, 2.00 s a step")]

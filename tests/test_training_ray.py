@@ -15,7 +15,7 @@ from test_training import samples
 
 from ptta_core.config import TrainConfig, TrainWorkers
 from ptta_core.models import tiny
-from ptta_core.training import dataset, launch, loop
+from ptta_core.training import dataset, launch, loop, passes
 
 CONFIG = TrainConfig(rank=2, branches=2, batch=2, learning_rate=1e-3, epochs=6, checkpoint_every=2)
 STEPS = 18  # batches of 2, 2 and 1: in the last one a worker has no sample
@@ -23,19 +23,19 @@ TWO = TrainWorkers(count=2, cpus=0.5)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], loop.Settings]:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], passes.Settings]:
     folder = tmp_path_factory.mktemp("training")
     base = str(tiny.hunyuan(folder / "base", 0))
 
-    def make(name: str) -> loop.Settings:
+    def make(name: str) -> passes.Settings:
         dataset.pin(folder / name, samples())
-        return loop.Settings(str(folder / name), base, None, "float32", "cpu", 1, CONFIG.model_dump(), {})
+        return passes.Settings(str(folder / name), base, None, "float32", "cpu", 1, CONFIG.model_dump(), {})
 
     return make
 
 
 @pytest.fixture(scope="module")
-def together(ray_session: None, settings: Callable[[str], loop.Settings]) -> tuple[Path, list[tuple[int, int, str]]]:
+def together(ray_session: None, settings: Callable[[str], passes.Settings]) -> tuple[Path, list[tuple[int, int, str]]]:
     """An undisturbed run of two workers, and the progress it told."""
     run, told = settings("together"), []
     launch.fit(run, TWO, on_progress=lambda *news: told.append(news))
@@ -49,7 +49,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def test_two_ray_workers_train_what_one_process_trains(
-    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], loop.Settings]
+    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], passes.Settings]
 ) -> None:
     (folder, told), alone = together, settings("alone")
     loop.train_loop(alone)
@@ -68,7 +68,7 @@ def train_workers() -> list[psutil.Process]:
 
 
 def test_a_killed_worker_changes_nothing(
-    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], loop.Settings]
+    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], passes.Settings]
 ) -> None:
     run = settings("killed")
     folder, killed = Path(run.run_folder), []
@@ -91,7 +91,7 @@ def test_a_killed_worker_changes_nothing(
 
 
 def test_a_sample_that_cannot_be_read_ends_all_workers_at_once_and_is_named(
-    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], loop.Settings]
+    together: tuple[Path, list[tuple[int, int, str]]], settings: Callable[[str], passes.Settings]
 ) -> None:
     """Only one worker reads it: the other one neither waits nor is restarted."""
     run = settings("torn")

@@ -32,6 +32,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from ptta_core import ids
@@ -237,9 +238,15 @@ def collect_gates(model: nn.Module, collect: bool) -> None:
 
 
 def gate_stats(model: nn.Module, reset: bool = True) -> GateStats:
-    """Mean gate and entropy of the latest forward pass under collect_gates(model, True), averaged over layers.
+    """layer_stats, averaged over layers. One branch gives ([1.0], 0.0). Raises ValueError when there are none."""
+    *mean, entropy = layer_stats(model, reset).mean(0).tolist()
+    return GateStats(mean, entropy)
 
-    One branch gives ([1.0], 0.0). reset: forget them, and stop collecting. Raises ValueError when there are none.
+
+def layer_stats(model: nn.Module, reset: bool = True) -> Tensor:
+    """[L, N+1]: mean gate and entropy (nats) of each layer in the latest forward pass under collect_gates(model, True).
+
+    Layers are ordered by name. reset: forget them, and stop collecting. Raises ValueError when there are none.
     """
     found = layers(model).values()
     kept = [layer.stats for layer in found if layer.stats is not None]
@@ -250,8 +257,26 @@ def gate_stats(model: nn.Module, reset: bool = True) -> GateStats:
         collect_gates(model, False)
         for layer in found:
             layer.stats = None
-    *mean, entropy = torch.stack(kept).mean(0).tolist() if kept else [1.0, 0.0]
-    return GateStats(mean, entropy)
+    return torch.stack(kept) if kept else torch.tensor([[1.0, 0.0]] * len(found))
+
+
+@torch.no_grad()
+def branch_products(model: nn.Module) -> Tensor:
+    """[L, N, N]: the inner products of each layer's B_i; of a sharded model this worker's part of the sums."""
+    grams = []
+    for layer in layers(model).values():
+        own = layer.lora_B.to_local() if isinstance(layer.lora_B, DTensor) else layer.lora_B
+        parts = own.view(own.shape[0], layer.branches, layer.rank)
+        grams.append(torch.einsum("dnr,dmr->nm", parts, parts))
+    return torch.stack(grams)
+
+
+def branch_cosine(products_LNN: Tensor) -> float:
+    """Mean cosine between the B_i of a layer over all pairs and layers, -1 .. 1; 0 for one branch, or B still zero."""
+    norms = products_LNN.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    cosines = products_LNN / (norms[:, :, None] * norms[:, None, :]).clamp_min(1e-20)
+    upper = torch.triu(torch.ones_like(cosines[0]), diagonal=1).bool()
+    return float(cosines[:, upper].mean()) if upper.any() else 0.0
 
 
 def keep_live_gates(model: nn.Module, video_tokens: int) -> None:
@@ -279,6 +304,23 @@ def label_loss(model: nn.Module, shares: Sequence[float]) -> Tensor:
     return -(wanted_N * gates_MN.clamp_min(1e-9).log()).sum(-1).mean()
 
 
+def balance_loss(model: nn.Module, usual_LN: Tensor) -> Tensor:
+    """N * sum_i w_i u_i - 1, mean over layers: w the live mean gate, u the layer's usual one over many samples.
+
+    0 where the usual gates are even; its gradient moves gates away from branches that are used more than others. The
+    form is that of the Switch Transformer (arXiv 2101.03961, eq. 4), with the usual gate for the share of tokens, so
+    that it is linear in the samples of a batch and the same at any number of workers. usual_LN: rows as in layer_stats.
+    Of the latest forward pass, as label_loss. Raises ValueError when there is no live gate.
+    """
+    parts = [
+        layer.branches * (layer.live_gate * usual_N).sum() - 1
+        for layer, usual_N in zip(layers(model).values(), usual_LN) if layer.live_gate is not None
+    ]  # fmt: skip
+    if not parts:
+        raise ValueError("no live gate: call keep_live_gates(model, tokens) before the forward pass")
+    return torch.stack(parts).mean()
+
+
 # ----------------------------------------------------------------------------------------- state and files
 
 
@@ -293,8 +335,13 @@ def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the adapter's parameters by name: float32, on the CPU. Of a sharded model, gather it first."""
-    return {name: parameter.detach().to("cpu", torch.float32, copy=True) for name, parameter in _named(model).items()}
+    """Copies of the adapter's parameters by name: float32, on the CPU. Of a sharded model all workers call it."""
+    return {name: whole(one.detach()).to("cpu", torch.float32, copy=True) for name, one in _named(model).items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, which all workers do together; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     """Run the training workers; returns at once when the run's last step is done."""
     from ptta_core import models
     from ptta_core.training import launch
-    from ptta_core.training.loop import Settings
+    from ptta_core.training.passes import Settings
 
     base, revision = models.resolve(job.recipe.base.model, job.models)
     known = models.describe(job.recipe.base.model, job.models)
@@ -149,7 +149,7 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
                                   "labels": list(job.recipe.caption.labels)} |
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
-                        )  # fmt: skip
+                        shard=job.site.train.shard)  # fmt: skip
     launch.fit(settings, job.site.train, job.site.ray, job.report)
 
 

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ptta_core.models.hydralora import whole
+from ptta_core.training.sharding import like, local
+
 
 class Average:
     """shadow = d * shadow + (1 - d) * weights after every step, float32, on the weights' device.
@@ -21,14 +24,14 @@ class Average:
     def restart(self) -> None:
         """Begin again at the weights as they are now."""
         for shadow, one in zip(self.shadow, self.parameters):
-            shadow.copy_(one)
+            local(shadow).copy_(local(one))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for shadow, one in zip(self.shadow, self.parameters):
-            shadow.lerp_(one, 1.0 - decay)
+            local(shadow).lerp_(local(one), 1.0 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -42,16 +45,16 @@ class Average:
     @torch.no_grad()
     def _swap(self) -> None:
         for shadow, one in zip(self.shadow, self.parameters):
-            kept = one.detach().clone()
-            one.copy_(shadow)
-            shadow.copy_(kept)
+            kept = local(one).detach().clone()
+            local(one).copy_(local(shadow))
+            local(shadow).copy_(kept)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The shadow by the parameters' places."""
-        return {str(place): shadow for place, shadow in enumerate(self.shadow)}
+        """The shadow by the parameters' places, whole; of a sharded model all workers call it."""
+        return {str(place): whole(shadow) for place, shadow in enumerate(self.shadow)}
 
     @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Put a state back. KeyError for one of other parameters."""
         for place, shadow in enumerate(self.shadow):
-            shadow.copy_(state[str(place)])
+            local(shadow).copy_(local(like(shadow, state[str(place)])))

@@ -1,8 +1,9 @@
 """Checkpoints of a training run: adapter and AdamW state only, so they stay small beside a large base model.
 
-`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors, state.json, and average.safetensors
-where an average of the weights is kept. The folder gets its name by one rename after everything in it is on the disk:
-a checkpoint is there whole or not at all. It is made between optimizer steps, so no half-summed gradient belongs to it.
+`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors, gates.safetensors, state.json, and
+average.safetensors where an average of the weights is kept. The folder gets its name by one rename after everything in
+it is on the disk: a checkpoint is there whole or not at all. It is made between optimizer steps, so no half-summed
+gradient belongs to it. Tensors are whole also where the model is sharded: any number of workers can go on from it.
 """
 
 import json
@@ -15,7 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ptta_core.models.hydralora import whole
 from ptta_core.training.dataset import sync_folder, write_whole
+from ptta_core.training.sharding import like
 
 KEEP = 2  # the newest, and one to fall back to by hand
 _NAME = re.compile(r"step-(\d+)")
@@ -27,10 +30,10 @@ class CheckpointError(ValueError):
     kind = "bad_checkpoint"
 
 
-def save(
-    folder: Path, step: int, adapter: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer,
-    average: dict[str, torch.Tensor] | None = None, held_out: float | None = None, keep_every: int | None = None,
-) -> Path:  # fmt: skip
+Parts = dict[str, dict[str, torch.Tensor]]  # file name without ".safetensors" -> its tensors
+
+
+def save(folder: Path, step: int, parts: Parts, held_out: float | None = None, keep_every: int | None = None) -> Path:
     """Write the state after `step` optimizer steps. The checkpoint's folder.
 
     Then drop all but the newest KEEP, the one of the least `held_out` loss, and every `keep_every` steps one.
@@ -41,9 +44,6 @@ def save(
         return final
     shutil.rmtree(part, ignore_errors=True)  # what a killed attempt left
     part.mkdir()
-    state = optimizer.state_dict()["state"]
-    moments = {f"{place}.{name}": value for place, values in state.items() for name, value in values.items()}
-    parts = {"adapter": adapter, "optimizer": moments} | ({} if average is None else {"average": average})
     for name, tensors in parts.items():
         path = part / f"{name}.safetensors"
         save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, path)
@@ -54,6 +54,12 @@ def save(
     sync_folder(folder)
     _prune(folder, keep_every)
     return final
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state by the parameters' places, whole; of a sharded model all workers call it."""
+    state = optimizer.state_dict()["state"]
+    return {f"{place}.{name}": whole(value) for place, values in state.items() for name, value in values.items()}
 
 
 def latest(folder: Path) -> Path | None:
@@ -85,6 +91,12 @@ def load_average(checkpoint: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
+def load_gates(checkpoint: Path) -> torch.Tensor | None:
+    """The usual gates [L, N]; None where none were kept."""
+    path = checkpoint / "gates.safetensors"
+    return load_file(path)["usual"] if path.is_file() else None
+
+
 def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put the moments back. Raises CheckpointError when they are of other parameters."""
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -95,6 +107,9 @@ def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
     shapes = [tuple(one.shape) for one in parameters]
     if [tuple(state.get(place, {}).get("exp_avg", torch.empty(0)).shape) for place in range(len(shapes))] != shapes:
         raise CheckpointError(f"{checkpoint} holds the state of other adapter parameters than this run's")
+    for number, one in enumerate(parameters):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            state[number][moment] = like(one, state[number][moment])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

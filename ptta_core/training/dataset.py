@@ -60,9 +60,7 @@ class Batch:
         return [(self.places[at], self.first + at) for at in range(rank, len(self.places), size)]
 
 
-def pin(
-    run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]], held_out: Container[str] = ()
-) -> None:
+def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]], held_out: Container[str] = ()) -> None:
     """Write (latent_id, bucket, labels, safetensors bytes) below `run_folder`, once: pinned already is a no-op.
 
     held_out: the latent_ids that are only measured.

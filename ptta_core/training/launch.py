@@ -19,12 +19,15 @@ from ptta_core import fleet
 from ptta_core.config import RaySite, TrainConfig, TrainWorkers, Workers
 from ptta_core.training.checkpoint import CheckpointError
 from ptta_core.training.dataset import DatasetError, read_index, write_whole
-from ptta_core.training.loop import ADAPTER, METRICS, NotFinite, OtherWorker, Settings, World, total_steps, train_loop
+from ptta_core.training.loop import ADAPTER, METRICS, total_steps, train_loop
+from ptta_core.training.passes import Settings
+from ptta_core.training.stops import Diverged, NotFinite, RouterCollapsed
+from ptta_core.training.workers import OtherWorker, World
 
 POLL_S = 1.0
 MESSAGE_CHARS = 2000
 ERRORS = "error-*.json"  # a worker's error that would only come again
-LASTING: tuple[type[Exception], ...] = (NotFinite, DatasetError, CheckpointError)
+LASTING: tuple[type[Exception], ...] = (NotFinite, Diverged, RouterCollapsed, DatasetError, CheckpointError)
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, a line for people
 
@@ -43,8 +46,8 @@ def fit(
     The samples are pinned in `settings.run_folder` (absolute; every machine of the cluster sees it) before. Resumes
     what an earlier call left, and returns at once for a finished run. `on_progress` is called from a thread, about
     once a second when there is news, with the caller's context variables.
-    Raises NotFinite, DatasetError and CheckpointError, which no restart can mend and none is spent on, TrainingFailed,
-    fleet.FleetError.
+    Raises stops.Stopped, DatasetError and CheckpointError, which no restart can mend and none is spent on,
+    TrainingFailed, fleet.FleetError.
     """
     run = Path(settings.run_folder)
     if not run.is_absolute():

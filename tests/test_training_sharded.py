@@ -1,0 +1,89 @@
+"""Training with the model's weights spread over two processes (FSDP2 on gloo) against the same in this process."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import samples
+from torch import multiprocessing
+
+from ptta_core.config import TrainConfig
+from ptta_core.models import tiny
+from ptta_core.training import checkpoint, dataset, loop, passes, workers
+
+CONFIG = TrainConfig(rank=2, branches=2, batch=2, learning_rate=1e-3, epochs=6, checkpoint_every=6, ema_decay=0.9,
+                     balance_weight=0.1)  # fmt: skip
+
+
+def work(rank: int, rendezvous: str, runs: list[tuple[passes.Settings, bool]]) -> None:
+    """One of two workers: the runs one after the other."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    for run, fails in runs:
+        try:
+            loop.train_loop(run, workers.World(rank, 2, "cpu"))
+            assert not fails
+        except dataset.DatasetError as error:
+            assert fails, error
+            (Path(run.run_folder) / f"told-{rank}").write_text(f"{type(error).__name__}: {error}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs by name: one alone; sharded: whole, gone on from the lone one's 12th step, and with a torn sample."""
+    folder = tmp_path_factory.mktemp("sharded")
+    base = str(tiny.hunyuan(folder / "base", 0))
+
+    def make(name: str, **changes: Any) -> passes.Settings:
+        dataset.pin(folder / name, samples(4, 3), ["sample0", "sample6"])
+        config = CONFIG.model_dump() | changes
+        return passes.Settings(str(folder / name), base, None, "float32", "cpu", 1, config, {}, shard=True)
+
+    alone, sharded, resumed, torn = (make(name) for name in ("alone", "sharded", "resumed", "torn"))
+    loop.train_loop(alone)
+    (folder / "resumed" / loop.CHECKPOINTS).mkdir()
+    (folder / "resumed" / loop.METRICS).write_text((folder / "alone" / loop.METRICS).read_text())
+    name = sorted(path.name for path in (folder / "alone" / loop.CHECKPOINTS).iterdir())[0]
+    shutil.copytree(folder / "alone" / loop.CHECKPOINTS / name, folder / "resumed" / loop.CHECKPOINTS / name)
+    (folder / "torn" / "data" / "sample1.safetensors").write_bytes(b"torn")
+    runs = [(sharded, False), (resumed, False), (torn, True)]
+    multiprocessing.spawn(work, (str(folder / "rendezvous"), runs), nprocs=2)
+    return {name: folder / name for name in ("alone", "sharded", "resumed", "torn")}
+
+
+def lines(run: Path, name: str = loop.METRICS) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["sharded", "resumed"])
+def test_sharded_workers_train_what_one_process_trains(folders: dict[str, Path], name: str) -> None:
+    """5 samples in batches of 2, 1 and 2, and 2 held out: a worker is idle now and then."""
+    alone, run = folders["alone"], folders[name]
+    assert len(lines(alone)) == len(lines(run)) == 6 * len(dataset.epoch_batches(
+        dataset.split(dataset.read_index(alone))[0], 2, 0, 0))  # fmt: skip
+    for one, two in zip(lines(alone), lines(run)):
+        for key in ("loss", "grad_norm", "gate_mean", "gate_entropy", "gate_evenness", "branch_cosine"):
+            assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), (one["step"], key)
+        assert abs(one["loss"] - two["loss"]) < 1e-5
+    assert lines(run, loop.HELD_OUT)[-1]["loss"] == pytest.approx(lines(alone, loop.HELD_OUT)[-1]["loss"], abs=1e-5)
+    first, second = (load_file(folder / loop.ADAPTER) for folder in (alone, run))
+    assert first.keys() == second.keys()
+    one, two = (torch.cat([each[key].flatten() for key in sorted(each)]) for each in (first, second))
+    assert float((two - one).norm() / one.norm()) < 1e-3
+
+
+def test_a_sharded_checkpoint_is_whole_and_holds_the_adapter_alone(folders: dict[str, Path]) -> None:
+    paths = [checkpoint.latest(folders[name] / loop.CHECKPOINTS) for name in ("alone", "sharded")]
+    for name in ("adapter", "optimizer", "average", "gates"):
+        one, two = (load_file(path / f"{name}.safetensors") for path in paths if path)
+        assert {key: value.shape for key, value in one.items()} == {key: value.shape for key, value in two.items()}
+
+
+def test_a_torn_sample_ends_both_workers(folders: dict[str, Path]) -> None:
+    told = sorted(path.read_text() for path in folders["torn"].glob("told-*"))
+    assert [one.partition(":")[0] for one in told] in (["DatasetError", "OtherWorker"], ["DatasetError"] * 2)
+    assert "sample1 cannot be read" in told[0]
