@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLACK_LUMA = 20.0  # of 255: a frame whose 98th percentile of luma is below it is black (16 is video black)
+BLACK_LUMA = 20.0  # of 255: a pixel as bright is not black (16 is video black)
+BRIGHT_SHARE = 0.02  # a frame with fewer such pixels is black
 CELL_PX = 16  # two frames are compared in cells, so that a small moving part is not averaged away
 SAME = 1.0  # gray levels, mean over a cell: compression changes a frozen picture by less
 BLUR_PX = 9  # length of the second blur in the blur measure
@@ -37,7 +38,7 @@ class QualityMeter:
         size = (max(1, round(width / CELL_PX)), max(1, round(height / CELL_PX)))
         small = cv2.resize(gray_HW, size, interpolation=cv2.INTER_AREA).astype(np.float32)
         # a bright speck survives no mean over a cell: the whole picture is looked at only when its cells are dark
-        if small.max() < BLACK_LUMA and float(np.percentile(gray_HW, 98)) < BLACK_LUMA:
+        if small.max() < BLACK_LUMA and np.count_nonzero(gray_HW >= int(BLACK_LUMA)) < BRIGHT_SHARE * gray_HW.size:
             self._black += 1
         # compared with the hold's first frame: a drift too slow to see between two frames still adds up
         if self._held is None or float(np.abs(small - self._held).max()) > SAME:
