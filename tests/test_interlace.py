@@ -199,8 +199,7 @@ def test_pictures_of_no_cycle_stay_whole(made: dict[str, Path], film: list[np.nd
 
 def seen(path: Path, cleanup: str) -> tuple[list[float], list[float]]:
     """(times of the cuts in s, motion of each shot in px a gap)."""
-    hard = SplitConfig(dissolves=False)  # this film has none
-    found = shots.find_boundaries(video.read_frames(path, width=320, cleanup=cleanup), hard)
+    found = shots.find_boundaries(video.read_frames(path, width=320, cleanup=cleanup), SplitConfig())
     edges = [found.first_pts, *(one.pts for one in found.boundaries), found.end_pts]
     flow = motion.dis()
     moved = []

@@ -85,6 +85,44 @@ def test_pans_and_zooms_are_no_dissolves(tmp_path: Path) -> None:
         assert _clean(tmp_path / f"{kind}{seed}.mp4", _shot(seed, 72, kind))[1] == []
 
 
+def _pan(speed: float, hold: int, textured: bool, seed: int, frames: int = 60) -> list[np.ndarray]:
+    """A painted picture under a moving camera (speed in px a frame of 480), each drawing shown `hold` times."""
+    rng = np.random.default_rng(seed)
+    wide = np.empty((270, 1200, 3), np.uint8)
+    wide[:] = rng.integers(60, 200, 3)
+    for _ in range(40):
+        (x, y), (w, h) = rng.integers(0, [1100, 200]), rng.integers(10, 90, 2)
+        wide[y : y + h, x : x + w] = rng.integers(20, 235, 3)
+    if textured:
+        noise = rng.normal(0, 12, (135, 600, 3)).repeat(2, axis=0).repeat(2, axis=1)
+        wide = np.clip(wide + noise, 0, 255).astype(np.uint8)
+    starts = [round(20 + speed * (number // hold * hold)) for number in range(frames)]
+    return [wide[:, left : left + 480].copy() for left in starts]
+
+
+@pytest.mark.parametrize("hold", [1, 2, 3])
+@pytest.mark.parametrize("px", [2, 12, 30, 48])
+def test_drawn_pans_on_ones_twos_and_threes_are_no_dissolves(tmp_path: Path, hold: int, px: int) -> None:
+    """2 to 48 px in 0.625 s: a shift by part of a thumbnail's pixel mixes neighbours as a dissolve does."""
+    for seed, textured in ((px, False), (px + 100, True)):
+        assert _clean(tmp_path / f"{seed}.mp4", _pan(px / 15, hold, textured, seed))[1].count("dissolve") == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pans_that_are_cut_have_their_cut(tmp_path: Path, seed: int) -> None:
+    images = _pan(2.0, 2, False, seed) + _pan(1.5, 2, False, seed + 50)
+    assert _clean(tmp_path / "a.mp4", images) == (set(range(120)), ["cut"])
+
+
+def test_a_slow_pan_out_of_black_is_no_ramp(tmp_path: Path) -> None:
+    """The ramp out of black ends where the picture is there; the cut behind the pan is found."""
+    first, second = _pan(2.0, 1, False, 3), _pan(1.0, 1, False, 9)
+    up = [_mixed(one, np.zeros_like(one), 1 - n / 12) for n, one in enumerate(first[:12])]
+    inside, kinds = _clean(tmp_path / "a.mp4", [np.zeros_like(first[0])] * 8 + up + first[12:] + second)
+    assert kinds == ["fade", "cut"]
+    assert not inside & set(range(20)) and set(range(30, 128)) <= inside
+
+
 def test_chunks_give_what_one_pass_gives(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     video.write_mp4(path, _joined(_shot(0), _shot(3), 12) + _shot(2) + _shot(5), 24)

@@ -7,6 +7,7 @@ white on one side. What is fitted is thumbnails (`picture_space`), in which mixt
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -26,13 +27,18 @@ CORRELATION = (0.5, 0.85, 0.85)  # of A and B; above it only light or place has 
 OFF_LINE = (0.14, 0.22, 0.26)  # mean share of the difference by which frames may lie off the line
 USUAL_CONTRAST = 25.0  # levels; in pictures with less, dark ones, smaller differences count as much
 SUDDEN = 0.42  # share of the difference that one step may make; above it lies a cut
+UNMOVED = 0.6  # share of the difference of A and B that motion must leave unexplained
 LEAST_FRAMES = 3  # mixed frames of a dissolve; fewer are a cut with blended frames
-MARGIN = 1  # frames trimmed beyond the ends found: the first and last shares are too small to see
+MARGIN = 2  # frames trimmed beyond the ends found: the first and last shares are too small to see
+STILL_MIXING = 0.3  # of a dissolve's mean step along its line: pictures beyond its ends that go on so belong to it
 RAMP_S = 5.0  # the longest ramp of a fade
-SLOPE = 0.15  # of a ramp's mean slope: below it the ramp has ended
+SLOPE = 0.15  # of a ramp's mean slope: below it the ramp has ended ...
+STEEP = 0.45  # ... and where a cut follows
 AHEAD = 5  # frames over which the slope is taken
 SHORT_BLACK = 10  # frames: a dip this short is one boundary
 HARD_EDGE = 0.6  # share of the way that one step makes where black is cut to
+CUT_SHARE = 0.5  # ... or that lies across it, when it is this many times the steps before
+CUT_RATIO = 3.0
 ALIKE_LEVELS = 18.0  # between the pictures on both sides of a flash
 SAME_STRUCTURE = 0.85  # ... or their correlation
 FLASH_SPAN = 4.0  # times flash_s: a flash with its afterglow
@@ -97,12 +103,22 @@ def _ramp(space: Space, times_s: np.ndarray, blank: int, way: int, limit: int) -
         return 0
     some = space.vectors(frames)
     away = np.linalg.norm(some - some[0], axis=1)
+    steps = space.steps[[max(pair) for pair in pairwise(frames)]]  # steps[k - 1] leads to frames[k]
+    for k in range(3, len(away)):
+        if steps[k - 1] > max(LEAST_LEVELS, CUT_SHARE * away[k], CUT_RATIO * np.median(steps[: k - 1])):
+            # a cut to a picture about as far from black: a slow pan before it is no ramp that leads there
+            return min(_ramp_length(away[:k], STEEP), max(0, k - 1 - MARGIN))
+    return _ramp_length(away, SLOPE)
+
+
+def _ramp_length(away: np.ndarray, slope: float) -> int:
+    """How many frames a ramp lasts, from distances to its blank frame in levels [n]; `slope` as SLOPE."""
     last = len(away) - 1
     for k in range(1, last + 1):
         if away[k] - away[k - 1] > HARD_EDGE * away[k] and away[k] > LEAST_LEVELS and k > 1:
             return k - 1  # a cut inside the ramp
         ahead = min(last, k + AHEAD)
-        if ahead == k or float(away[k + 1 : ahead + 1].max() - away[k]) < SLOPE * AHEAD * away[k] / k:
+        if ahead == k or float(away[k + 1 : ahead + 1].max() - away[k]) < slope * AHEAD * away[k] / k:
             return k - 1 if k == 1 else k
     return last
 
@@ -253,9 +269,25 @@ def _checked(space: Space, first: int, last: int) -> Gradual | None:
     on_line = residual.mean() < np.interp(weight, LEVELS, OFF_LINE)
     if not good or not on_line or steps.max() > SUDDEN or steps.min() < -0.12:
         return None
+    if space.unmoved(first, last) < UNMOVED:  # a slow pan: a shift by part of a thumbnail's px is a mixture too
+        return None
     sure = float(np.clip(1.0 - residual.mean() / RESIDUAL / 2, 0.0, 1.0))
-    start, end = max(0, first + 1 - MARGIN), min(len(space), last + MARGIN)
+    start = max(0, first + 1 - MARGIN - _more(space, first, last, -1))
+    end = min(len(space), last + MARGIN + _more(space, first, last, 1))
     return Gradual("dissolve", (first + last + 1) // 2, start, end, sure)
+
+
+def _more(space: Space, first: int, last: int, way: int) -> int:
+    """How many frames beyond an end of a dissolve (before it for way -1) still change in its direction."""
+    reach = (last - first) // 2
+    edge = last if way > 0 else first
+    frames = [frame for frame in range(edge, edge + way * (reach + 1), way) if 0 <= frame < len(space)]
+    some = space.vectors([first, last, *frames])
+    line = some[1] - some[0]
+    # a step along the line that is no part of it, such as a cut, ends the search
+    steps = np.diff(some[2:], axis=0) @ line * way / float(line @ line) * (last - first)
+    slow = np.flatnonzero((steps < STILL_MIXING) | (steps > 1 / STILL_MIXING))
+    return int(slow[0]) if len(slow) else len(steps)
 
 
 # ------------------------------------------------------------------------------------------------ blended cuts
