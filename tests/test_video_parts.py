@@ -132,3 +132,16 @@ def test_a_crop_copies_no_picture(scene: Path) -> None:
         shaper(frame)
         assert shaper._cut(frame, 0).planes[0].line_size == frame.planes[0].line_size
         assert (frame.width, frame.height) == (160, 96)
+
+
+def test_a_draft_has_the_same_times_and_nearly_the_same_small_pictures(tmp_path: Path) -> None:
+    """Coarsely coded, so that the loop filter has much to do; a cleaned-up picture is never a draft."""
+    rng = np.random.default_rng(2)
+    wide = rng.integers(0, 255, (24, 60, 3), dtype=np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+    video.write_mp4(tmp_path / "a.mp4", [wide[:, n : n + 320] for n in range(40)], 24, crf=40)
+    exact, draft = (list(read_frames(tmp_path / "a.mp4", width=160, draft=how)) for how in (False, True))
+    assert [(one.index, one.pts) for one in exact] == [(one.index, one.pts) for one in draft]
+    away = [float(np.abs(one.image.astype(int) - other.image).mean()) for one, other in zip(exact, draft)]
+    assert 0 < max(away) < 6.0  # levels; the coarsest coding of all
+    cleaned = [list(read_frames(tmp_path / "a.mp4", cleanup="deinterlace", draft=how)) for how in (False, True)]
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(*cleaned, strict=True))

@@ -109,7 +109,7 @@ def measured(chunk: Chunk, config: SplitConfig, threads: int) -> "Features":
     height = max(2, round(width * info.height / info.width / 2) * 2)  # said, so that all chunks agree
     frames = video.read_frames(
         chunk.item.path, stream=info.stream, start_pts=chunk.start_pts, end_pts=chunk.end_pts,
-        width=width, height=height, pixel="rgb24", threads=threads, cleanup=cleanup,
+        width=width, height=height, pixel="rgb24", threads=threads, cleanup=cleanup, fast=True, draft=True,
     )  # fmt: skip
     return shot_features.measure(frames, content=config.detector != "steps")
 
@@ -227,7 +227,7 @@ def inputs(view: View) -> Items:
     return Items.of(items, "source_id", [item.source_id for item in items])
 
 
-@stage(Clip, version=2, id_field="source_id", inputs=inputs)
+@stage(Clip, version=3, id_field="source_id", inputs=inputs)
 def split(todo: list[SplitItem], job: Job) -> Iterator[Batch]:
     """Cut each source once; the long ones last, in chunks, where there are workers to share them."""
     shared = job.site.split.count > 1 and job.config.detector == "steps"  # PySceneDetect's rules need one pass

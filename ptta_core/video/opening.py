@@ -16,6 +16,7 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 MAGIC = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"\x00\x00\x01\xba", b"\x30\x26\xb2\x75", b"G@")
 MAX_PIXELS = 2**27  # a picture of 16384 x 8192; a header that claims more is an attack or damage
+DRAFT = {"skip_loop_filter": "all"}  # decoders without one do not mind
 MAX_MOOV = 2**26  # bytes of an MP4 index that are looked at
 NOT_PICTURES = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 ENCRYPTED = re.compile(rb"stsd.{12}encv", re.DOTALL)  # sample description: version, count, size, then the format
@@ -111,8 +112,11 @@ def _moov(path: str) -> bytes:
     return b""
 
 
-def video_stream(container: InputContainer, path: str, index: int | None) -> VideoStream:
-    """Stream `index`, or the first that is moving pictures, not a cover. Raises VideoError."""
+def video_stream(container: InputContainer, path: str, index: int | None, draft: bool = False) -> VideoStream:
+    """Stream `index`, or the first that is moving pictures, not a cover. Raises VideoError.
+
+    draft: leave out the loop filter, which smooths the edges of blocks.
+    """
     streams = [one for one in container.streams.video if not one.disposition & NOT_PICTURES]
     if index is not None:
         streams = [one for one in container.streams.video if one.index == index]
@@ -121,7 +125,7 @@ def video_stream(container: InputContainer, path: str, index: int | None) -> Vid
     usable = [one for one in streams if getattr(one, "codec_context", None) is not None]
     if not usable:
         raise VideoError("unreadable", f"{path}: no decoder for its video")
-    usable[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    usable[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)} | (DRAFT if draft else {})
     set_threads(usable[0], 1)
     return usable[0]
 

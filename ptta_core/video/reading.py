@@ -38,7 +38,7 @@ def read_frames(
     path: str | os.PathLike[str], *, stream: int | None = None, start_pts: int | None = None,
     end_pts: int | None = None, width: int | None = None, height: int | None = None,
     pixel: Literal["rgb24", "gray"] = "rgb24", threads: int = 1, crop: str = "", cleanup: str = "",
-    wanted: Callable[[int], bool] | None = None, fast: bool = False,
+    wanted: Callable[[int], bool] | None = None, fast: bool = False, draft: bool = False,
 ) -> Iterator[Frame]:  # fmt: skip
     """The pictures with start_pts <= pts < end_pts, in order, pts strictly rising; None means an open end.
 
@@ -51,6 +51,8 @@ def read_frames(
     wanted: called with each pts of the span, in order; a picture it says no to is decoded but neither scaled nor
     delivered. Its place is still counted in Frame.index.
     fast: RGB whose colour is half as fine as its luma (as in 4:2:0), for some 40 % less work a picture.
+    draft: decode without the loop filter, for some 20 % less work; blocks show, by some 4 levels in coarsely coded
+    pictures made small. Ignored with a cleanup, which needs exact pictures. Times and number of pictures are the same.
     Two pictures that claim one time stay apart by a tick only where decoding began before them both.
     Raises VideoError, and ValueError for a crop outside the picture or an unknown cleanup.
     """
@@ -59,7 +61,7 @@ def read_frames(
     container = open_file(path)
     index = 0
     try:
-        source = video_stream(container, path, stream)
+        source = video_stream(container, path, stream, draft and not cleanup)
         set_threads(source, threads)
         base = source.time_base or Fraction(1, av.time_base)
         shape = Shaper(source, width, height, pixel, box, fast)
