@@ -273,15 +273,19 @@ def _logo_features(over_time: Edges, still: np.ndarray, box: Box, inside: np.nda
     ring = np.ones(still[place].shape, bool)
     ring[max(0, y1 - 2 - top) : y2 + 2 - top, max(0, x1 - 2 - left) : x2 + 2 - left] = False
     own = (slice(y1, y2), slice(x1, x2))
-    mean, length = over_time.mean[own][inside], over_time.length[own][inside]
-    strength, around = float(np.log(mean.mean())), float(over_time.length[place][ring].mean())
-    still_share, ring_spread = float(inside.mean()), float(np.log1p(over_time.spread[place][ring].mean()))
+    # float64: in float32 a sum's last digits depend on where in memory its numbers lie, so on the run
+    mean, length = (one[own][inside].astype(np.float64) for one in (over_time.mean, over_time.length))
+    strength, around = float(np.log(mean.mean())), float(over_time.length[place][ring].mean(dtype=np.float64))
+    still_share = float(inside.mean())
+    ring_spread = float(np.log1p(over_time.spread[place][ring].mean(dtype=np.float64)))
     to_corner = [min(middle, 1 - middle) for middle in ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)]
     return {
         "strength": strength, "strength_squared": strength**2,
         "coherence": float((mean / np.maximum(length, 1e-3)).mean()), "ring_spread": ring_spread,
-        "spread": float(np.log1p(over_time.spread[own].mean())), "ring_still": float(still[place][ring].mean()),
-        "still": still_share, "still_squared": still_share**2, "edges": float(np.log1p(over_time.length[own].mean())),
+        "spread": float(np.log1p(over_time.spread[own].mean(dtype=np.float64))),
+        "ring_still": float(still[place][ring].mean()),
+        "still": still_share, "still_squared": still_share**2,
+        "edges": float(np.log1p(over_time.length[own].mean(dtype=np.float64))),
         "size": float(np.log(w * h / (width * height))), "corner": float(np.hypot(*to_corner)),
         "ring_edges": float(np.log1p(around)), "aspect": float(np.log(w / h)),
         "aspect_squared": float(np.log(w / h)) ** 2, "filled": area / (w * h),
@@ -308,7 +312,7 @@ def find_logo(grays: Sequence[np.ndarray], letters: Sequence[Line]) -> tuple[flo
     if not scored:
         return 0.0, None
     best, box = max(scored)
-    return float(1 / (1 + np.exp(-best))), box if best > 0 else None
+    return round(float(1 / (1 + np.exp(-best))), 6), box if best > 0 else None
 
 
 # ------------------------------------------------------------------------------------------- patches and boxes
