@@ -246,10 +246,14 @@ def duplicate_groups(view: View, scores: pa.Table) -> np.ndarray:
         groups[order] = kept
         return groups
     table = view.rows("score", ["clip_id", "phash"], ordered=False)  # the same rows in the same order
-    found = phash.groups(pc.fill_null(table["phash"], "").to_pylist(), distance)
-    if found:
-        groups[np.concatenate([np.asarray(group) for group in found])] = np.repeat(
-            np.arange(len(found)), [len(group) for group in found])  # fmt: skip
+    hashed = pc.fill_null(pc.greater(pc.binary_length(table["phash"]), 0), False)
+    rows = np.flatnonzero(cols.whole(hashed).to_numpy(zero_copy_only=False))
+    hashes = cols.whole(table["phash"].filter(hashed))
+    if len(rows):
+        _, offsets, text = hashes.buffers()
+        ends = np.frombuffer(offsets, np.int32)[hashes.offset : hashes.offset + len(hashes) + 1]
+        first = phash.group_words(phash.words_of(text.slice(ends[0], ends[-1] - ends[0])), distance)
+        groups[rows[first >= 0]] = rows[first[first >= 0]]  # a group is named by its first member's row
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     with unfinished.open("wb") as file:
