@@ -64,7 +64,8 @@ def _stands_out(step: Step, space: Space, config: SplitConfig) -> bool:
     contrast = space.contrast([step.frame - 1, step.frame]).mean()
     if step.levels < max(LEAST_STEP, CONTRAST_SHARE * float(contrast)):
         return False
-    window = range(max(1, step.frame - BESIDE), min(len(space), step.frame + BESIDE + 1))
+    begin = max(1, min(step.frame - BESIDE, len(space) - 2 * BESIDE - 1))  # as many neighbours at the ends of a source
+    window = range(begin, min(len(space), begin + 2 * BESIDE + 1))
     # where the picture hardly changes, the shift cannot explain more
     others = sorted(min(space.unexplained(frame), space.steps[frame]) if space.steps[frame] > 1.0 else 0.0
                     for frame in window if frame != step.frame)  # fmt: skip
