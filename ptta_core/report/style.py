@@ -21,6 +21,8 @@ h1{font-size:clamp(30px,5vw,44px);line-height:1.1;font-weight:650;letter-spacing
   overflow-wrap:anywhere}
 h2{font-size:22px;line-height:1.2;font-weight:650;letter-spacing:-.012em;margin-bottom:22px}
 h3{font-size:15px;font-weight:650;margin:0 0 10px}
+*+h3{margin-top:28px}
+h2+h3{margin-top:0}
 .lead{font-size:clamp(17px,2.2vw,20px);line-height:1.45;max-width:62ch;text-wrap:pretty}
 section{margin-top:64px;padding-top:20px;border-top:1px solid var(--rule)}
 .soft,.fine,.none{color:var(--soft)}
