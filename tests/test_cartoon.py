@@ -67,9 +67,9 @@ def test_other_seeds_have_clear_cuts_too(seed: int) -> None:
     [(first, last)] = truth["black"]
     [fade] = [one for one in found.boundaries if one.kind == "fade"]
     assert first <= fade.frame <= last + 1
-    # the ramps belong to no clip; a frame may be lost beside them
+    # the ramps belong to no clip; up to three clean frames may be lost beside them
     [(first, last)] = truth["fades"]
-    assert first - 2 <= fade.pts <= first and last < fade.resume_pts <= last + 3
+    assert first - 3 <= fade.pts <= first and last < fade.resume_pts <= last + 4
 
 
 def test_the_flash_would_be_a_cut_without_the_rule(drawn: Drawn) -> None:
