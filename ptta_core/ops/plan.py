@@ -25,11 +25,11 @@ class StagePlan:
 
 
 def plan(view: View) -> list[StagePlan]:
-    """A plan a stage, in order. Stages after one with work to do depend on its results."""
+    """A plan a stage, up to the recipe's last. Stages after one with work to do depend on its results."""
     before = runs.last(view.store, recipe=view.recipe.name)
     old = json.loads(before["fingerprints"]) if before and before["fingerprints"] else {}
     found: list[StagePlan] = []
-    for name in stages.RIVER:
+    for name in stages.RIVER[: stages.RIVER.index(view.recipe.until) + 1]:
         upstream = next((one.stage for one in found if one.compute), None)
         try:
             items = view.items(name)
