@@ -80,7 +80,10 @@ class SourcesConfig(Section):
 class SplitConfig(Section):
     """How a source is cut into clips."""
 
-    detector: Literal["steps", "adaptive", "content"] = "steps"  # steps: our own; the others are PySceneDetect's rules
+    # steps: our own; adaptive and content: PySceneDetect's rules; transnetv2: a network, which needs `model`
+    detector: Literal["steps", "adaptive", "content", "transnetv2"] = "steps"
+    model: ModelRef | None = None
+    transnet_threshold: float = Field(0.5, gt=0, lt=1)  # a likelihood above it is a transition; 0.5 is its authors'
     threshold: float | None = Field(None, gt=0)  # steps, adaptive: ratio to the neighbourhood; content: mean HSV change
     min_content: float = Field(15.0, ge=0)  # adaptive only: the least HSV change of a cut
     dissolves: bool = True  # look for them too
@@ -97,11 +100,13 @@ class SplitConfig(Section):
     def _bounds(self) -> "SplitConfig":
         if self.max_clip_s < self.min_clip_s:
             raise ValueError(f"max_clip_s {self.max_clip_s} is below min_clip_s {self.min_clip_s}")
+        if self.detector == "transnetv2" and self.model is None:
+            raise ValueError("split.detector transnetv2 needs split.model (id and revision)")
         return self
 
     @property
     def cut_threshold(self) -> float:
-        """`threshold`, or the detector's own."""
+        """`threshold`, or the detector's own; transnetv2 has none, but `transnet_threshold`."""
         return self.threshold or {"steps": 2.0, "adaptive": 3.0, "content": 27.0}[self.detector]
 
 
@@ -295,6 +300,8 @@ class Recipe(Section):
     def models(self) -> dict[str, ModelRef]:
         """Every model the recipe uses, by the field that names it."""
         found = {"base.model": self.base.model}
+        if self.split.detector == "transnetv2" and self.split.model:
+            found["split.model"] = self.split.model
         if self.score.motion == "raft" and self.score.motion_model:
             found["score.motion_model"] = self.score.motion_model
         if self.score.aesthetic == "laion-v2":

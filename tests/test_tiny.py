@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ptta_core import models
-from ptta_core.config import CaptionConfig, ConfigError, EvaluateConfig, ModelRef, ScoreConfig
-from ptta_core.models import aesthetic, captioner, hunyuan, judge, motion, tiny
+from ptta_core.config import CaptionConfig, ConfigError, EvaluateConfig, ModelRef, ScoreConfig, SplitConfig
+from ptta_core.models import aesthetic, captioner, hunyuan, judge, motion, tiny, transnet
 
 NON_ATTENTION = re.compile(
     r"(transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2))|(single_transformer_blocks\.\d+\.(proj_mlp|proj_out))"
@@ -198,8 +198,13 @@ def _hunyuan(folder: str) -> None:
     assert hunyuan.load_transformer(path, revision).config.pooled_projection_dim == tiny.POOLED_WIDTH
 
 
+def _transnet(folder: str) -> None:
+    network = transnet.make_network(SplitConfig(detector="transnetv2", model=_ref("transnet")), models_folder=folder)
+    assert network is not None and network(_pictures(3, 27, 48)).shape == (3, 2)
+
+
 LOADERS = {"hunyuan": _hunyuan, "raft": _raft, "clip": _laion, "laion-head": _laion, "vlm": _vlm,
-           "videoscore": _videoscore}  # fmt: skip
+           "videoscore": _videoscore, "transnet": _transnet}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", tiny.MAKERS)

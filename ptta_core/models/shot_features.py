@@ -4,17 +4,20 @@ Every number belongs to one frame alone, so chunks of a source measured apart an
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+from ptta_core.config import SplitConfig
 
 if TYPE_CHECKING:
     from ptta_core.video import Frame
 
 LUMA = (32, 18)  # px: thumbnails of luma ...
 CHROMA = (16, 9)  # px: ... and of Cr and Cb; 864 bytes a frame, 75 MB an hour
+RGB = (48, 27)  # px: pictures for TransNetV2; 3888 bytes a frame, 336 MB an hour
 N_LUMA, N_CHROMA = LUMA[0] * LUMA[1], CHROMA[0] * CHROMA[1]
 LIT_LEVELS = 24  # luma above which a pixel is no part of a black border
 
@@ -32,20 +35,29 @@ class Features:
     extents: np.ndarray  # int16 [N,4]: lit columns and rows as left, top, right, bottom, ends exclusive; 0 for none
     content: np.ndarray  # float32 [N]: mean change of hue, saturation and value; 0 unless asked for
     size: tuple[int, int]  # (width, height) in px of the frames measured
+    # uint8 [N,27,48,3]: small RGB pictures; without rows unless asked for
+    rgb: np.ndarray = field(default_factory=lambda: np.zeros((0, RGB[1], RGB[0], 3), np.uint8))
 
     def __len__(self) -> int:
         return len(self.pts)
 
 
-def measure(frames: "Iterable[Frame]", content: bool = False) -> Features:
+def measure_for(frames: "Iterable[Frame]", config: SplitConfig) -> Features:
+    """What `config.detector` goes by, of frames as in `measure`."""
+    return measure(frames, content=config.detector in ("adaptive", "content"), rgb=config.detector == "transnetv2")
+
+
+def measure(frames: "Iterable[Frame]", content: bool = False, rgb: bool = False) -> Features:
     """What is kept of frames (rgb24 uint8 [H,W,3], in order, all of one size).
 
     content: also what PySceneDetect's detectors go by, which speaks of two frames: such a source is measured whole.
+    rgb: also the small pictures that TransNetV2 sees.
     """
     rows: list[tuple[int, float, float, int, int]] = []
     thumbs: list[np.ndarray] = []
     extents: list[tuple[int, int, int, int]] = []
     changes: list[float] = []
+    pictures: list[np.ndarray] = []
     size, last = (0, 0), None
     for frame in frames:
         gray = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
@@ -55,6 +67,8 @@ def measure(frames: "Iterable[Frame]", content: bool = False) -> Features:
         rows.append((frame.pts, frame.time_s, cv2.mean(gray)[0], int(low), int(high)))
         thumbs.append(thumbnail(frame.image))
         extents.append(_lit(across, down))
+        if rgb:
+            pictures.append(cv2.resize(frame.image, RGB, interpolation=cv2.INTER_AREA))
         if content:
             hsv = cv2.cvtColor(frame.image, cv2.COLOR_RGB2HSV)
             changes.append(0.0 if last is None else float(np.mean(cv2.absdiff(hsv, last))))
@@ -65,6 +79,7 @@ def measure(frames: "Iterable[Frame]", content: bool = False) -> Features:
     return Features(
         pts, times_s, np.array(thumbs, np.uint8).reshape(-1, N_LUMA + 2 * N_CHROMA), mean, lows, highs,
         np.array(extents, np.int16).reshape(-1, 4), np.array(changes or [0.0] * len(rows), np.float32), size,
+        np.array(pictures, np.uint8).reshape(-1, RGB[1], RGB[0], 3),
     )  # fmt: skip
 
 
@@ -80,7 +95,7 @@ def join(parts: Sequence[Features]) -> Features:
     filled = [part for part in parts if len(part)]
     if not filled:
         return parts[0]
-    names = ("pts", "times_s", "thumbs", "mean", "low", "high", "extents", "content")
+    names = ("pts", "times_s", "thumbs", "mean", "low", "high", "extents", "content", "rgb")
     joined = {name: np.concatenate([getattr(part, name) for part in filled]) for name in names}
     return Features(**joined, size=filled[0].size)
 

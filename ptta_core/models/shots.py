@@ -2,12 +2,13 @@
 
 A hard cut is a change that no shift of the picture explains, larger than the changes beside it, and not undone within
 `flash_s`. Fades and dissolves are stretches of mixed frames (`gradual`): they belong to no shot, and nor does a frame
-at a cut that is a blend of both sides. PySceneDetect's detectors are options in place of the rule for hard cuts.
+at a cut that is a blend of both sides. PySceneDetect's detectors are options in place of the rule for hard cuts, and
+TransNetV2 (transnet) is one in place of all rules.
 """
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -18,13 +19,18 @@ from ptta_core.config import SplitConfig
 from ptta_core.models import gradual
 from ptta_core.models.hard_cuts import hard_cuts
 from ptta_core.models.picture_space import Space
-from ptta_core.models.shot_features import Features, measure
+from ptta_core.models.shot_features import Features, measure_for
 
 if TYPE_CHECKING:
     from ptta_core.video import Frame
 
 EPSILON_S = 1e-6
 SURE_LEVELS = 40.0  # levels across a cut that count as full confidence
+CUT_FRAMES = 2  # a network's transition of at most so many frames is a cut
+
+# uint8 [N,27,48,3] -> float32 [N,2] in 0..1: that a transition's middle is here (of a cut, the last frame before it),
+# and that the frame is part of a transition
+Network = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,21 @@ class Span:
 
 def find_boundaries(frames: "Iterable[Frame]", config: SplitConfig) -> Shots:
     """The boundaries of a source from its frames (rgb24 uint8 [H,W,3], in order, best about `config.width` wide)."""
-    return decide(measure(frames, content=config.detector != "steps"), config)
+    return decide(measure_for(frames, config), config)
 
 
-def decide(features: Features, config: SplitConfig) -> Shots:
-    """The boundaries of a source from what was measured on all of its frames."""
+def decide(features: Features, config: SplitConfig, network: Network | None = None) -> Shots:
+    """The boundaries of a source from what was measured on all of its frames.
+
+    network: of detector transnetv2, which decides alone. Raises ValueError when it is missing.
+    """
     pts, times_s = features.pts.tolist(), features.times_s.tolist()
     if not pts:
         return Shots([], [], [])
+    if config.detector == "transnetv2":
+        if network is None:
+            raise ValueError("split.detector = 'transnetv2' decides by a network, and none was given")
+        return Shots(learned(network(features.rgb), config.transnet_threshold, pts, times_s), pts, times_s)
     space = Space(features.thumbs)
     fades, flashes = gradual.fades(features, space, config)
     dissolves = gradual.dissolves(features, space, fades, config) if config.dissolves else []
@@ -104,6 +117,26 @@ def decide(features: Features, config: SplitConfig) -> Shots:
     for one in (*fades, *dissolves):
         found.append(_boundary(one.kind, one.frame, one.start, one.end, one.confidence, pts, times_s))
     return Shots(sorted(found, key=lambda one: (one.frame, one.pts)), pts, times_s)
+
+
+def learned(likely_N2: np.ndarray, threshold: float, pts: Sequence[int], times_s: Sequence[float]) -> list[Boundary]:
+    """Boundaries from a network's likelihoods [N,2], see Network, in order.
+
+    Frames above `threshold` in either column that touch are one transition where the first column is above it too. Of
+    a cut the first frame marked is the last of its shot; of a longer transition no frame belongs to a shot.
+    """
+    marked = np.concatenate([[False], (likely_N2 > threshold).any(1), [False]])
+    edges = np.flatnonzero(marked[1:] != marked[:-1]).tolist()
+    found = []
+    for start, end in zip(edges[::2], edges[1::2]):
+        sure = float(likely_N2[start:end, 0].max())
+        if sure <= threshold:
+            continue
+        if end - start > CUT_FRAMES:
+            found.append(_boundary("dissolve", (start + end) // 2, start, end, sure, pts, times_s))
+        elif (first := start + 1 if start else 0) < len(pts):  # nothing follows a cut at the last frame
+            found.append(_boundary("cut", end, first, end, sure, pts, times_s))
+    return found
 
 
 def _inside(frame: int, taken: Sequence[tuple[int, int]]) -> bool:

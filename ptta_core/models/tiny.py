@@ -65,6 +65,7 @@ MAKERS: dict[str, Callable[[Path, int], Path]] = {
     "laion-head": _elsewhere("tiny_vlm", "laion_head"),  # score.aesthetic_head
     "vlm": _elsewhere("tiny_vlm", "vlm"),  # caption.model
     "videoscore": _elsewhere("tiny_judge", "write_tiny_judge"),  # evaluate.videoscore
+    "transnet": _elsewhere("transnet", "write_tiny"),  # split.model
 }
 
 

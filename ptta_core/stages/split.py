@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ptta_core import fleet
-from ptta_core.config import SplitConfig
+from ptta_core.config import Recipe, SplitConfig
 from ptta_core.ids import digest
 from ptta_core.memo import Batch, Items, Job, stage
 from ptta_core.rows import Clip
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ptta_core.models.shot_features import Features
-    from ptta_core.models.shots import Shots, Span
+    from ptta_core.models.shots import Network, Shots, Span
     from ptta_core.video import VideoInfo
 
 CHUNK_S = 300.0  # of a source that several workers share; of no influence on the clips
@@ -66,11 +67,15 @@ class Splitter:
     chunk_s: sources longer than this are only looked at, to be measured in chunks; None measures all of them whole.
     """
 
-    def __init__(self, config: SplitConfig, threads: int = 1, chunk_s: float | None = None) -> None:
+    def __init__(
+        self, config: SplitConfig, threads: int = 1, chunk_s: float | None = None, device: str = "cpu",
+        models_folder: str | Path = "",
+    ) -> None:  # fmt: skip
         import cv2
 
         cv2.setNumThreads(threads)
         self.config, self.threads, self.chunk_s = config, threads, chunk_s
+        self.network = network_of(config, threads, device, models_folder)
 
     def __call__(self, items: "list[SplitItem | Chunk]") -> "list[list[Clip] | Long | Features]":
         """The clips of each source in time order, or Long for a long one; the features of each chunk.
@@ -86,10 +91,22 @@ class Splitter:
         long = Long(info, cleanup_of(item.path, info, self.config))
         if self.chunk_s is not None and info.duration_s > self.chunk_s:
             return long
-        return clips_of(item, long, self._measured(Chunk(item, long, None, None)), self.config)
+        return clips_of(item, long, self._measured(Chunk(item, long, None, None)), self.config, self.network)
 
     def _measured(self, chunk: Chunk) -> "Features":
         return measured(chunk, self.config, self.threads)
+
+
+def network_of(config: SplitConfig, threads: int, device: str, models_folder: str | Path) -> "Network | None":
+    """The network that decides, None for the detectors without one. Raises ConfigError and WeightsError."""
+    if config.detector != "transnetv2":
+        return None
+    import torch
+
+    from ptta_core.models import transnet
+
+    torch.set_num_threads(threads)
+    return transnet.make_network(config, device, models_folder)
 
 
 def cleanup_of(path: str, info: "VideoInfo", config: SplitConfig) -> str:
@@ -111,15 +128,17 @@ def measured(chunk: Chunk, config: SplitConfig, threads: int) -> "Features":
         chunk.item.path, stream=info.stream, start_pts=chunk.start_pts, end_pts=chunk.end_pts,
         width=width, height=height, pixel="rgb24", threads=threads, cleanup=cleanup, fast=True, draft=True,
     )  # fmt: skip
-    return shot_features.measure(frames, content=config.detector != "steps")
+    return shot_features.measure_for(frames, config)
 
 
-def clips_of(item: SplitItem, long: Long, features: "Features", config: SplitConfig) -> list[Clip]:
+def clips_of(
+    item: SplitItem, long: Long, features: "Features", config: SplitConfig, network: "Network | None" = None
+) -> list[Clip]:
     """The clips of a source from what was measured on all of it. Raises NoClips."""
     from ptta_core.models import letterbox, shots
 
     info = long.info
-    found = shots.decide(features, config)
+    found = shots.decide(features, config, network)
     frame_s = 1.0 / info.fps if info.fps > 0 else 0.0
     spans = shots.to_spans(found, config, frame_s)
     if not spans:
@@ -146,6 +165,8 @@ def why_none(found: "Shots", config: SplitConfig, frame_s: float) -> str:
     if not found.pts:
         return "no frame could be decoded"
     lengths = [shot.duration_s for shot in shots.whole_shots(found, frame_s)]
+    if not lengths and config.detector == "transnetv2":
+        return f"every frame is part of a transition by split.transnet_threshold = {config.transnet_threshold}"
     if not lengths:
         return f"every frame is black or white: within split.fade_threshold = {config.fade_threshold} levels of it"
     if max(lengths) >= config.min_clip_s:
@@ -227,11 +248,21 @@ def inputs(view: View) -> Items:
     return Items.of(items, "source_id", [item.source_id for item in items])
 
 
-@stage(Clip, version=3, id_field="source_id", inputs=inputs)
+def result_fields(recipe: Recipe) -> dict[str, Any]:
+    """What the detector reads; its network enters by content."""
+    rules = {"threshold", "min_content", "dissolves", "fade_threshold", "flash_s"}
+    unread = {"model"} | (rules if recipe.split.detector == "transnetv2" else {"transnet_threshold"})
+    return {f"split.{name}": value for name, value in recipe.split.model_dump(mode="json", exclude=unread).items()}
+
+
+@stage(Clip, version=3, id_field="source_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
+    ref for name, ref in recipe.models().items() if name.startswith("split.")])  # fmt: skip
 def split(todo: list[SplitItem], job: Job) -> Iterator[Batch]:
     """Cut each source once; the long ones last, in chunks, where there are workers to share them."""
-    shared = job.site.split.count > 1 and job.config.detector == "steps"  # PySceneDetect's rules need one pass
-    make = partial(Splitter, job.config, job.site.split.threads, CHUNK_S if shared else None)
+    # PySceneDetect's rules need one pass, and a network decides where it is loaded
+    shared = job.site.split.count > 1 and job.config.detector == "steps"
+    chunk_s = CHUNK_S if shared else None
+    make = partial(Splitter, job.config, job.site.split.threads, chunk_s, job.device(), str(job.models))
     longs: list[tuple[SplitItem, Long]] = []
     for batch in fleet.fan_out(make, todo, job.site.split, job.site.ray, job.spent):
         longs += [(item, result) for item, result in batch if isinstance(result, Long)]
