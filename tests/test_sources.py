@@ -6,6 +6,7 @@ import os
 import random
 import struct
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from PIL import Image
 
 from flows import cli
 from ptta_core import cartoon, video
+from ptta_core.models import holds
 from ptta_core.view import View
 
 CUTS = (0, 48, 96, 144)
@@ -132,3 +134,18 @@ def test_cuts_of_a_file_with_an_awkward_name(
     for words in (["cuts", "--json", "--", name], ["cuts", os.path.join(".", name), "--json"]):
         assert cli.main(words) == 0
         assert [(one["frame"], one["kind"]) for one in json.loads(capsys.readouterr().out)] == [(20, "cut")]
+
+
+def test_holds_shorter_than_half_the_usual_frame_are_a_frame_each() -> None:
+    """Bursts of drawings 10 ms apart between long stills of 100 ms a frame: neither an error nor a rhythm of 24."""
+    steps, shown, drawing = [], [], 0
+    for _ in range(6):
+        for seconds, frames in ((0.01, 1), (0.01, 1), (0.01, 1), (0.1, 1), (0.1, 30)):
+            drawing += 1
+            steps += [seconds] * frames
+            shown += [np.full((4, 4), 20 * (drawing % 2), np.float32)] * frames
+    times = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
+    changes = [float(np.abs(b - a).max()) for a, b in pairwise(shown)]
+    found = holds.holds_of(times, shown, 1.0, changes)
+    assert found.frame_s == pytest.approx(0.1) and found.clock_s == 0.0 and found.even in (0, 1)
+    assert len(found.onsets) == drawing

@@ -171,7 +171,8 @@ def holds_of(times: np.ndarray, smalls: Sequence[np.ndarray], quiet: float, chan
     frame_s = frame_period(times)
     seconds = np.diff(times[onsets])[1:]  # the first drawing may have begun before the clip
     seconds = seconds[seconds * 24 < PAUSE_24]
-    frames = np.round(seconds / frame_s).astype(int)
+    # where the rate varies a hold may be shorter than half the usual frame; it is still a frame
+    frames = np.maximum(np.round(seconds / frame_s).astype(int), 1)
     if len(frames) < 3:
         return Holds(onsets, frame_s, 0, 0.0, is_distinct(changes, onsets))
     usual = int(np.bincount(frames).argmax())
