@@ -208,6 +208,7 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
   html{scroll-behavior:auto}
 }
 .near{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.6rem}
+.near a{color:var(--ink);text-decoration:none}
 .near img{display:block;width:100%;height:auto}
 """.replace(
     "PLACE_BRANCHES",
