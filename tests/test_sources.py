@@ -27,7 +27,7 @@ TURNED = ("turned 90.mp4", "turned 180.mp4", "turned 270.mp4")
 
 
 def film() -> list[np.ndarray]:
-    """Three pans between black bars, the lower one twice as high: what is upside down has another crop."""
+    """Three pans between black bars of one height."""
     pictures = []
     for number, speed in enumerate(SPEEDS):
         shot = cartoon.Shot("pan", 48, speed)
