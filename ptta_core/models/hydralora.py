@@ -22,7 +22,6 @@ d_out first, which is the dimension that sharding cuts. The adapter is float32 w
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from ptta_core import ids
+from ptta_core.whole import write_whole
 
 GATES = ("token", "sample", "label", "static")
 HEADER_KEY = "ptta_adapter"  # one key only: safetensors writes several in no fixed order
@@ -372,20 +372,6 @@ def save_adapter(
         raise ValueError("the model has no adapter to save")
     tensors = adapter_state(model) if state is None else {k: v.detach().cpu().contiguous() for k, v in state.items()}
     write_whole(path, save(tensors, {HEADER_KEY: ids.canonical({**settings, "metadata": dict(metadata)})}))
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file so that it is seen whole or not at all. Raises OSError."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ptta_core import ids
 from ptta_core.models.hydralora import HEADER_KEY as NATIVE_KEY
-from ptta_core.models.hydralora import layers, load_adapter, read_config, write_whole
+from ptta_core.models.hydralora import layers, load_adapter, read_config
+from ptta_core.whole import write_whole
 
 HEADER_KEY = "ptta_lora"  # one key only: safetensors writes several in no fixed order
 MLP_RATIO = 4  # HunyuanVideo's, where the adapter itself does not show it

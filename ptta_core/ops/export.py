@@ -8,6 +8,7 @@ from typing import Any
 
 from ptta_core.config import ConfigError, Recipe, Site
 from ptta_core.ops import runs, show
+from ptta_core.whole import write_whole
 
 FORMATS = ("native", "diffusers", "branches", "comfyui")
 
@@ -61,7 +62,7 @@ def _write(
         raise ConfigError(f"the file of adapter {short} is gone: {path}")
     if name == "native":
         target = folder / f"{short}.safetensors"
-        hydralora.write_whole(target, path.read_bytes())
+        write_whole(target, path.read_bytes())
         return [Exported(target, "HydraLoRA with its router, for ptta", 0.0)]
     config = hydralora.read_config(path)
     about = {"adapter_id": row["adapter_id"], "base": row["base"], "base_revision": row["base_revision"],

@@ -17,6 +17,7 @@ from ptta_core.ops.edits import beginning
 from ptta_core.ops.show import open_store
 from ptta_core.rows import Edit, table_schema, to_arrow
 from ptta_core.store import Store
+from ptta_core.whole import write_whole
 
 BY_SOURCE = ("clips", "sources", "files")
 BY_CLIP = ("scores", "thumbnails", "embeddings", "selection", "captions", "admissions", "latents")
@@ -134,9 +135,7 @@ def _abandon(run: Path) -> None:
     """A run without all its samples cannot be taken up again."""
     pin = run / "pin.json"
     if pin.is_file() and not (run / "adapter.safetensors").is_file():
-        part = pin.with_suffix(".part")
-        part.write_text(json.dumps(json.loads(pin.read_text()) | {"abandoned": True}))
-        part.replace(pin)
+        write_whole(pin, json.dumps(json.loads(pin.read_text()) | {"abandoned": True}).encode())
 
 
 def reports(home: Path, clips: set[str]) -> list[Path]:

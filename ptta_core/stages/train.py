@@ -15,6 +15,7 @@ from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.rows import Adapter, HeldOut, Step
 from ptta_core.view import View
+from ptta_core.whole import write_whole
 
 PIN = "pin.json"
 PIN_ROWS = 32  # latents read from the table at once: at most some 300 MB
@@ -107,7 +108,7 @@ def pin(folder: Path, item: TrainItem, job: Job) -> None:
         abandon_others(folder.parent, item, job)
     record = {"train_id": item.train_id, "input_id": item.input_id, "fingerprint": job.fingerprint, "at": now(),
               "recipe": job.recipe.name, "latents": item.latents}  # fmt: skip
-    write_json(folder / PIN, record)
+    write_whole(folder / PIN, json.dumps(record).encode())
 
 
 def samples(item: TrainItem, store: Any) -> Iterator[tuple[str, str, str, bytes]]:
@@ -126,14 +127,7 @@ def abandon_others(folder: Path, item: TrainItem, job: Job) -> None:
     for path in folder.glob(f"*/{PIN}"):
         record = json.loads(path.read_text())
         if record["fingerprint"] == job.fingerprint and record["recipe"] == job.recipe.name:
-            write_json(path, record | {"abandoned": True})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value))
-    part.replace(path)
+            write_whole(path, json.dumps(record | {"abandoned": True}).encode())
 
 
 def fit(folder: Path, item: TrainItem, job: Job) -> None:

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ptta_core.models.hydralora import whole
-from ptta_core.training.dataset import sync_folder, write_whole
+from ptta_core.training.dataset import sync_folder
 from ptta_core.training.sharding import like
+from ptta_core.whole import write_whole
 
 KEEP = 2  # the newest, and one to fall back to by hand
 _NAME = re.compile(r"step-(\d+)")

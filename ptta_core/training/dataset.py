@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ptta_core.whole import write_whole
+
 
 class DatasetError(ValueError):
     """The pinned samples cannot be trained on; the message says which and why."""
@@ -140,16 +142,6 @@ def epoch_batches(index: Sequence[Sample], batch: int, seed: int, epoch: int) ->
         batches.append(Batch(group, first))
         first += len(group)
     return batches
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is seen whole or not at all, also after a power failure."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def sync_folder(folder: Path) -> None:

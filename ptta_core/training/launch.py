@@ -18,11 +18,12 @@ from typing import Any
 from ptta_core import fleet
 from ptta_core.config import RaySite, TrainConfig, TrainWorkers, Workers
 from ptta_core.training.checkpoint import CheckpointError
-from ptta_core.training.dataset import DatasetError, read_index, write_whole
+from ptta_core.training.dataset import DatasetError, read_index
 from ptta_core.training.loop import ADAPTER, METRICS, total_steps, train_loop
 from ptta_core.training.passes import Settings
 from ptta_core.training.stops import Diverged, NotFinite, RouterCollapsed
 from ptta_core.training.workers import OtherWorker, World
+from ptta_core.whole import write_whole
 
 POLL_S = 1.0
 MESSAGE_CHARS = 2000

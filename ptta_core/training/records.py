@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ptta_core.training.dataset import write_whole
+from ptta_core.whole import write_whole
 
 
 def append(path: Path, line: dict[str, Any], sync: bool) -> None:
