@@ -11,12 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from material import NASTY, nasty
 from PIL import Image
 
 from ptta_core import video
 from ptta_core.video import VideoError, probe, read_frames, write_mp4
 
-NASTY = Path(__file__).resolve().parents[2] / "shared" / "data" / "nasty"
 FRAMES = 60
 REJECTED = {
     "audio_only.mp4": "not_video", "bad_lacing.mkv": "no_frames", "encrypted_cenc.mp4": "encrypted",
@@ -38,12 +38,6 @@ def number(image: np.ndarray) -> int:
     bar = image.shape[1] / 8
     means = [image[:, int(bar * (bit + 0.25)) : int(bar * (bit + 0.75))].mean() for bit in range(6)]
     return sum((mean > 128) << bit for bit, mean in enumerate(means))
-
-
-def nasty(name: str) -> str:
-    if not (NASTY / name).exists():
-        pytest.skip(f"needs shared/data/nasty/{name} beside the repository")
-    return str(NASTY / name)
 
 
 @pytest.fixture(scope="module")

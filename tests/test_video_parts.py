@@ -5,17 +5,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from material import nasty
 
 from ptta_core import video
 from ptta_core.video import read_frames
-
-NASTY = Path(__file__).resolve().parents[2] / "shared" / "data" / "nasty"
-
-
-def nasty(name: str) -> str:
-    if not (NASTY / name).exists():
-        pytest.skip(f"needs shared/data/nasty/{name} beside the repository")
-    return str(NASTY / name)
 
 
 @pytest.fixture(scope="module")
