@@ -15,9 +15,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ptta_core.expression import parse
-from ptta_core.rows import SELECTABLE
-
 HOME = Path(__file__).resolve().parent.parent
 DEPLOYMENTS = HOME / "deployments"
 
@@ -144,6 +141,9 @@ class SelectConfig(Section):
     @classmethod
     def _rule(cls, text: str) -> str:
         if text:
+            from ptta_core.expression import parse  # not at the top: it would make every start a quarter second slower
+            from ptta_core.rows import SELECTABLE
+
             parse(text, SELECTABLE)
         return text
 

@@ -46,6 +46,18 @@ def _clean(path: Path, images: list[np.ndarray], crf: int = 23) -> tuple[set[int
     return inside, [one.kind for one in found.boundaries]
 
 
+def test_a_long_source_on_two_threads_is_measured_as_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video.write_mp4(tmp_path / "a.mp4", _joined(_shot(0), _shot(3), 12), 24)
+    monkeypatch.setattr(split, "THREAD_S", 1.0)
+    long = split.Long(video.probe(tmp_path / "a.mp4"), "")
+    whole, chunks = split.Chunk(split.SplitItem("a", str(tmp_path / "a.mp4")), long, None, None), []
+    alone = split._measured_alone
+    monkeypatch.setattr(split, "_measured_alone", lambda *given: chunks.append(given[-1]) or alone(*given))
+    one, two = (split.measured(whole, CONFIG, threads) for threads in (1, 2))
+    assert sorted(chunk.start_pts is None for chunk in chunks) == [False, True, True]  # one whole, then two halves
+    assert all(np.array_equal(getattr(one, name), getattr(two, name)) for name in ("pts", "thumbs", "mean", "extents"))
+
+
 @pytest.mark.parametrize("length", [6, 12, 24, 36])
 @pytest.mark.parametrize("crf", [18, 30])
 def test_no_frame_of_a_dissolve_is_in_a_clip(tmp_path: Path, length: int, crf: int) -> None:

@@ -266,6 +266,13 @@ def test_colours_survive(tmp_path: Path) -> None:
         assert next(container.decode(video=0)).colorspace == 1  # BT.709, for players
 
 
+def test_gray_is_the_luma_that_was_coded(tmp_path: Path) -> None:
+    colours = [(220, 30, 30), (30, 200, 40), (40, 40, 210), (255, 255, 255), (0, 0, 0)]
+    write_mp4(tmp_path / "c.mp4", [np.full((32, 32, 3), colour, np.uint8) for colour in colours], 8, crf=1)
+    for frame, colour in zip(read_frames(tmp_path / "c.mp4", width=16, pixel="gray"), colours, strict=True):
+        assert abs(frame.image.mean() - np.dot(colour, (0.2126, 0.7152, 0.0722))) < 2  # BT.709, as the file says
+
+
 def test_the_same_pictures_are_the_same_bytes(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 49, 65, 3), np.uint8)
     for name in ("a.mp4", "b.mp4"):

@@ -55,7 +55,7 @@ def similarity(flow_HW2: np.ndarray, rounds: int = 12) -> Camera:
         residual = np.hypot(*(target - design @ fit).reshape(2, -1))
         spread = max(0.1, 1.4826 * float(np.median(residual)))
         weighted = design * np.tile(1 / (1 + (residual / spread) ** 2), 2)[:, None]
-        last, fit = fit, np.linalg.lstsq(weighted.T @ design, weighted.T @ target, rcond=None)[0]
+        last, fit = fit, np.linalg.solve(weighted.T @ design, weighted.T @ target)
         if (np.abs(fit - last) * reach).max() < SETTLED_PX:
             break
     return Camera(*(float(value) for value in fit))

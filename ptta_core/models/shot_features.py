@@ -62,9 +62,8 @@ def measure(frames: "Iterable[Frame]", content: bool = False, rgb: bool = False)
     for frame in frames:
         gray = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
         size = gray.shape[1], gray.shape[0]
-        across, down = cv2.reduce(gray, 0, cv2.REDUCE_MAX)[0], cv2.reduce(gray, 1, cv2.REDUCE_MAX)[:, 0]
-        low, high, _, _ = cv2.minMaxLoc(gray)
-        rows.append((frame.pts, frame.time_s, cv2.mean(gray)[0], int(low), int(high)))
+        across, down = gray.max(0), gray.max(1)
+        rows.append((frame.pts, frame.time_s, cv2.mean(gray)[0], int(gray.min()), int(across.max())))
         thumbs.append(thumbnail(frame.image))
         extents.append(_lit(across, down))
         if rgb:

@@ -223,7 +223,7 @@ def inputs(view: View) -> Items:
     return view.clip_items(ScoreItem)
 
 
-@stage(Score, version=5, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
+@stage(Score, version=6, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("score.")])  # fmt: skip
 def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
     """Measure each clip once; nothing here decides."""

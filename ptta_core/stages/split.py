@@ -5,6 +5,7 @@ ready, a long source is measured in chunks by all of them; the clips are the sam
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ptta_core.video import VideoInfo
 
 CHUNK_S = 300.0  # of a source that several workers share; of no influence on the clips
+THREAD_S = 20.0  # the least that is worth a thread of its own, likewise
 
 
 class NoClips(Exception):
@@ -117,7 +119,18 @@ def cleanup_of(path: str, info: "VideoInfo", config: SplitConfig) -> str:
 
 
 def measured(chunk: Chunk, config: SplitConfig, threads: int) -> "Features":
-    """Decode a chunk small and keep what the decision needs."""
+    """Decode a chunk small and keep what the decision needs; a whole long source in as many parts as threads."""
+    parts = min(threads, int(chunk.long.info.duration_s / THREAD_S))
+    if chunk.start_pts is not None or chunk.end_pts is not None or parts < 2 or config.detector != "steps":
+        return _measured_alone(config, threads, chunk)
+    from ptta_core.models import shot_features
+
+    chunks = chunks_of(chunk.item, chunk.long, chunk.long.info.duration_s / parts)
+    with ThreadPoolExecutor(parts) as pool:
+        return shot_features.join(list(pool.map(partial(_measured_alone, config, 1), chunks)))
+
+
+def _measured_alone(config: SplitConfig, threads: int, chunk: Chunk) -> "Features":
     from ptta_core import video
     from ptta_core.models import shot_features
 
@@ -255,7 +268,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     return {f"split.{name}": value for name, value in recipe.split.model_dump(mode="json", exclude=unread).items()}
 
 
-@stage(Clip, version=3, id_field="source_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
+@stage(Clip, version=4, id_field="source_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("split.")])  # fmt: skip
 def split(todo: list[SplitItem], job: Job) -> Iterator[Batch]:
     """Cut each source once; the long ones last, in chunks, where there are workers to share them."""

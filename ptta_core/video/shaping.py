@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av.filter
 import numpy as np
@@ -10,6 +11,10 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 Box = tuple[int, int, int, int]  # x, y, width, height
+
+# Gray is the picture's own luma, in full range. Where both sides bear one name, no matrix is applied: swscale's, from
+# BT.709 to BT.601, changes luma by some levels and takes six times as long.
+OWN_LUMA = {"src_colorspace": "ITU601", "dst_colorspace": "ITU601"}
 
 
 def parse_crop(crop: str) -> Box | None:
@@ -52,7 +57,10 @@ class Shaper:
         across, down = (self.width, self.height) if rotation % 180 == 0 else (self.height, self.width)
         shrinks = across * down < frame.width * frame.height
         how, halfway = "AREA" if shrinks else "BILINEAR", "yuv420p" if self.fast else self.pixel
-        scaled = self.scaler.reformat(frame, width=across, height=down, format=halfway, interpolation=how, threads=1)
+        matrix: Any = OWN_LUMA if self.pixel == "gray" else {}
+        scaled = self.scaler.reformat(
+            frame, width=across, height=down, format=halfway, interpolation=how, threads=1, **matrix
+        )
         if self.fast:  # without scaling, swscale converts about three times as fast
             scaled = self.converter.reformat(scaled, format=self.pixel, threads=1)
         return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), rotation // 90))  # rot90 turns counter-clockwise
