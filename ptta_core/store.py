@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ warnings.filterwarnings("ignore", message=".*(lance is not fork-safe|lancedb for
 COMPACT_FRAGMENTS = 100  # commits slow from 16 to 180 ms over a thousand small fragments
 COMPACT_ROWS = 4096  # target rows a fragment: bounded, so that wide rows are never rewritten whole
 INDEX_ROWS = 10_000  # below this a scan beats an index
+LIST_ROWS = 256  # vectors that a list of an index must have to be trained on
+SUB_VECTOR = 8  # numbers of a vector that become one byte of its index
 WHOLE_SET = ("selection", "admissions")  # decided and added all at once, and never looked up by key: no index
 
 
@@ -112,7 +115,7 @@ class Store:
         return {name: dataset.version for name in NOUNS if (dataset := self._open(name)) is not None}
 
     def compact(self, noun: str) -> None:
-        """Merge small fragments when there are many, and index the key once a table has grown."""
+        """Merge small fragments when there are many, and index keys and vectors once a table has grown."""
         dataset = self._open(noun)
         if dataset is None:
             return
@@ -126,13 +129,19 @@ class Store:
             self._index(noun)
 
     def _index(self, noun: str) -> None:
+        """Index the key and every vector column; those that are indexed take in the rows that came since."""
         dataset = self._open(noun)
-        if dataset is None:
-            return
-        if any(list(index["fields"]) == ["key"] for index in dataset.list_indices()):
+        indexed = {name for index in dataset.list_indices() for name in index["fields"]}
+        if indexed:
             dataset.optimize.optimize_indices()
-        else:
+        if "key" not in indexed:
             dataset.create_scalar_index("key", "BTREE")
+        for field in dataset.schema:
+            if pa.types.is_fixed_size_list(field.type) and field.name not in indexed:
+                rows = dataset.count_rows()
+                lists = max(1, min(round(math.sqrt(rows)), rows // LIST_ROWS))
+                dataset.create_index(field.name, "IVF_PQ", metric="cosine", num_partitions=lists,
+                                     num_sub_vectors=field.type.list_size // SUB_VECTOR)  # fmt: skip
 
     def _open(self, noun: str) -> Any:
         """The newest version of a table, or None when it has never been written."""
