@@ -1,5 +1,7 @@
 """Parts of pictures and chosen pictures: the same as cutting and choosing afterwards."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -8,7 +10,8 @@ import pytest
 from material import nasty
 
 from ptta_core import video
-from ptta_core.video import read_frames
+from ptta_core.video import looking, read_frames
+from ptta_core.video.looking import Reel
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +141,39 @@ def test_a_draft_has_the_same_times_and_nearly_the_same_small_pictures(tmp_path:
     assert 0 < max(away) < 6.0  # levels; the coarsest coding of all
     cleaned = [list(read_frames(tmp_path / "a.mp4", cleanup="deinterlace", draft=how)) for how in (False, True)]
     assert all(np.array_equal(one.image, other.image) for one, other in zip(*cleaned, strict=True))
+
+
+def spans_of(reel: Reel, spans: list[tuple[int, int]]) -> list[list[tuple[int, int, bytes]]]:
+    """(index, pts, gray) of each picture of each span."""
+    return [[(one.index, one.pts, one.gray.tobytes()) for one in small(reel, *span)] for span in spans]
+
+
+def small(reel: Reel, start_pts: int, end_pts: int) -> Iterator[looking.Glimpse]:
+    return reel.glimpses(start_pts, end_pts, width=64, height=36, coloured=lambda pts: False, short_px=36)
+
+
+@pytest.mark.parametrize("name", ["hevc_main10.mp4", "av1.mp4", "corrupt_packets.mp4", "variable_frame_rate.mp4",
+                                  "interlaced_pal.mp4"])  # fmt: skip
+def test_spans_of_a_reel_are_those_of_the_whole_file(name: str) -> None:
+    cleanup = "deinterlace" if name == "interlaced_pal.mp4" else ""
+    frames = list(read_frames(nasty(name), width=64, height=36, pixel="gray", cleanup=cleanup))
+    at = [frames[len(frames) * place // 10].pts for place in range(10)]
+    spans = [(at[1], at[3]), (at[3], at[4]), (at[6], at[7]), (at[2], at[3]), (at[8], frames[-1].pts + 1)]
+    expected = [[one for one in frames if start <= one.pts < end] for start, end in spans]
+    reel = Reel(nasty(name), video.probe(nasty(name)).stream, cleanup=cleanup)
+    with closing(reel):
+        found = spans_of(reel, spans)
+        next(small(reel, at[1], at[2]))  # given up early
+        again = spans_of(reel, spans[:2])
+    wanted = [[(number, one.pts, one.image.tobytes()) for number, one in enumerate(span)] for span in expected]
+    assert found == wanted and again == wanted[:2]
+
+
+def test_a_reel_seeks_only_where_it_must(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeks: list[int] = []
+    from_ = looking.pictures
+    monkeypatch.setattr(looking, "pictures", lambda *given: seeks.append(given[2]) or from_(*given))
+    pts = [frame.pts for frame in read_frames(scene)]
+    with closing(Reel(scene, 0)) as reel:
+        spans_of(reel, [(pts[2], pts[8]), (pts[8], pts[12]), (pts[15], pts[20]), (pts[4], pts[6])])
+    assert seeks == [pts[2], pts[4]]

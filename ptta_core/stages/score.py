@@ -6,6 +6,7 @@ and of freezes; a dozen are kept in gray for overlays and the perceptual hash, t
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ptta_core.models.motion import Meter
     from ptta_core.models.overlay import Box
     from ptta_core.models.quality import Quality
+    from ptta_core.video.looking import Reel
 
 LOOKED_AT = (0.1, 0.5, 0.9)  # of the clip's length
 
@@ -72,6 +74,30 @@ class Decoded:
     quality: "Quality"
 
 
+class Reels:
+    """The file that the clips of a batch are read from; closed with the batch, or when another one is wanted."""
+
+    def __init__(self) -> None:
+        self._reel: Reel | None = None
+        self._key: tuple[str, int, str] | None = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._reel is not None:
+            self._reel.close()
+            self._reel = None
+
+    def of(self, item: ScoreItem) -> "Reel":
+        """The reel that holds a clip. Raises video's errors."""
+        from ptta_core.video.looking import Reel
+
+        key = item.path, item.stream, item.cleanup
+        if self._reel is None or self._key != key:
+            self.close()
+            self._reel, self._key = Reel(item.path, item.stream, cleanup=item.cleanup), key
+        return self._reel
+
+
 class Scorer:
     """One worker's flow and aesthetic models, loaded once."""
 
@@ -97,16 +123,17 @@ class Scorer:
 
         Raises video's errors, and EmptyClip for a span without frames.
         """
-        if self.threads < 2:
-            return [self._score(item, self._decode(item)) for item in items]
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._decode, items[0]) if items else None
-            found = []
-            for item, following in zip(items, [*items[1:], None]):
-                assert coming is not None
-                decoded = coming.result()
-                coming = ahead.submit(self._decode, following) if following else None
-                found.append(self._score(item, decoded))
+        with closing(Reels()) as reels:
+            if self.threads < 2:
+                return [self._score(item, self._decode(item, reels)) for item in items]
+            with ThreadPoolExecutor(1) as ahead:
+                coming = ahead.submit(self._decode, items[0], reels) if items else None
+                found = []
+                for item, following in zip(items, [*items[1:], None]):
+                    assert coming is not None
+                    decoded = coming.result()
+                    coming = ahead.submit(self._decode, following, reels) if following else None
+                    found.append(self._score(item, decoded))
         return found
 
     def _score(self, item: ScoreItem, seen: Decoded) -> list[Row]:
@@ -150,13 +177,12 @@ class Scorer:
         vector = mean_vector(embeddings)
         return self.aesthetic.scores(embeddings), [Embedding(item.clip_id, vector, self.backends[1])]
 
-    def _decode(self, item: ScoreItem) -> Decoded:
+    def _decode(self, item: ScoreItem, reels: "Reels") -> Decoded:
         """One pass over a clip's frames. Raises EmptyClip and video's errors."""
         from ptta_core.models import overlay, phash
         from ptta_core.models.frames import Look, Nearest
         from ptta_core.models.motion import Meter
         from ptta_core.models.quality import QualityMeter
-        from ptta_core.video.looking import glimpses
 
         width, height = self.config.width, self.config.height
         if item.portrait:
@@ -166,10 +192,9 @@ class Scorer:
             Nearest(item.start_pts, item.end_pts, places) for places in (LOOKED_AT, evenly, phash.PLACES)
         )
         meter, motion = QualityMeter(), Meter(self.flow, self.config.gap_s)
-        for seen in glimpses(
-            item.path, stream=item.stream, start_pts=item.start_pts, end_pts=item.end_pts, width=width, height=height,
-            coloured=coloured.may_be_nearest, short_px=min(width, height), crop=item.crop,
-            cleanup=item.cleanup,
+        for seen in reels.of(item).glimpses(
+            item.start_pts, item.end_pts, width=width, height=height, coloured=coloured.may_be_nearest,
+            short_px=min(width, height), crop=item.crop,
         ):  # fmt: skip
             meter.add(seen.gray, seen.time_s)
             motion.offer(seen.gray, seen.time_s)
@@ -227,5 +252,6 @@ def inputs(view: View) -> Items:
     ref for name, ref in recipe.models().items() if name.startswith("score.")])  # fmt: skip
 def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
     """Measure each clip once; nothing here decides."""
+    todo = sorted(todo, key=lambda item: (item.path, item.start_pts))  # a file's clips in order: few seeks are needed
     make = partial(Scorer, job.config, job.site.score.threads, job.device(), str(job.models))
     yield from fleet.fan_out(make, todo, job.site.score, job.site.ray, job.spent)
