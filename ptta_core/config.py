@@ -298,8 +298,8 @@ class Recipe(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def models(self) -> dict[str, ModelRef]:
-        """Every model the recipe uses, by the field that names it."""
-        found = {"base.model": self.base.model}
+        """Every model the recipe uses, by the field that names it; the base only where there is something to encode."""
+        found = {} if self.until == "admit" else {"base.model": self.base.model}
         if self.split.detector == "transnetv2" and self.split.model:
             found["split.model"] = self.split.model
         if self.score.motion == "raft" and self.score.motion_model:
