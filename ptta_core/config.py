@@ -184,7 +184,8 @@ class BaseConfig(Section):
     """The text-to-video model that is adapted; HunyuanVideo in diffusers' layout."""
 
     model: ModelRef = ModelRef(id="tiny:hunyuan", revision="0")
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # what it computes in
+    storage: Literal["dtype", "fp8"] = "dtype"  # fp8: the transformer's large weights in 8-bit floats
 
 
 class EncodeConfig(Section):
@@ -215,6 +216,7 @@ class TrainConfig(Section):
     gate: Literal["token", "sample", "label", "static"] = "token"
     placement: Literal["non_attention", "attention", "all"] = "non_attention"
     learning_rate: float = Field(2e-5, gt=0)
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit: its moments in a quarter of the memory
     epochs: int = Field(2, ge=1)
     batch: int = Field(4, ge=1)  # global, independent of the number of workers
     weight_decay: float = Field(0.0, ge=0)

@@ -34,36 +34,52 @@ def work(rank: int, rendezvous: str, runs: list[tuple[passes.Settings, bool]]) -
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs by name: one alone; sharded: whole, gone on from the lone one's 12th step, and with a torn sample."""
+    """Runs by name: one alone; sharded: whole, gone on from the lone one's 12th step, and with a torn sample.
+
+    And both with an 8-bit base and an 8-bit optimizer; "narrowed" goes on alone from the sharded one's.
+    """
     folder = tmp_path_factory.mktemp("sharded")
     base = str(tiny.hunyuan(folder / "base", 0))
 
-    def make(name: str, **changes: Any) -> passes.Settings:
+    def make(name: str, storage: str = "dtype", **changes: Any) -> passes.Settings:
         dataset.pin(folder / name, samples(4, 3), ["sample0", "sample6"])
         config = CONFIG.model_dump() | changes
-        return passes.Settings(str(folder / name), base, None, "float32", "cpu", 1, config, {}, shard=True)
+        return passes.Settings(str(folder / name), base, None, "float32", "cpu", 1, config, {}, shard=True,
+                               storage=storage)  # fmt: skip
+
+    def go_on(name: str, other: str) -> None:
+        """Give a run the beginning of another one."""
+        (folder / name / loop.CHECKPOINTS).mkdir()
+        (folder / name / loop.METRICS).write_text((folder / other / loop.METRICS).read_text())
+        first = sorted(path.name for path in (folder / other / loop.CHECKPOINTS).iterdir())[0]
+        shutil.copytree(folder / other / loop.CHECKPOINTS / first, folder / name / loop.CHECKPOINTS / first)
 
     alone, sharded, resumed, torn = (make(name) for name in ("alone", "sharded", "resumed", "torn"))
+    small, small_sharded, narrowed = (
+        make(name, "fp8", rank=32, optimizer="adamw8bit", epochs=3, checkpoint_every=4, learning_rate=3e-4)
+        for name in ("small", "small-sharded", "narrowed"))  # fmt: skip
     loop.train_loop(alone)
-    (folder / "resumed" / loop.CHECKPOINTS).mkdir()
-    (folder / "resumed" / loop.METRICS).write_text((folder / "alone" / loop.METRICS).read_text())
-    name = sorted(path.name for path in (folder / "alone" / loop.CHECKPOINTS).iterdir())[0]
-    shutil.copytree(folder / "alone" / loop.CHECKPOINTS / name, folder / "resumed" / loop.CHECKPOINTS / name)
+    loop.train_loop(small)
+    go_on("resumed", "alone")
     (folder / "torn" / "data" / "sample1.safetensors").write_bytes(b"torn")
-    runs = [(sharded, False), (resumed, False), (torn, True)]
+    runs = [(sharded, False), (resumed, False), (torn, True), (small_sharded, False)]
     multiprocessing.spawn(work, (str(folder / "rendezvous"), runs), nprocs=2)
-    return {name: folder / name for name in ("alone", "sharded", "resumed", "torn")}
+    go_on("narrowed", "small-sharded")
+    loop.train_loop(narrowed)
+    return {name: folder / name for name in ("alone", "sharded", "resumed", "torn", "small", "small-sharded",
+                                             "narrowed")}  # fmt: skip
 
 
 def lines(run: Path, name: str = loop.METRICS) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["sharded", "resumed"])
-def test_sharded_workers_train_what_one_process_trains(folders: dict[str, Path], name: str) -> None:
+@pytest.mark.parametrize(("name", "other"), [("sharded", "alone"), ("resumed", "alone"), ("small-sharded", "small"),
+                                             ("narrowed", "small")])  # fmt: skip
+def test_sharded_workers_train_what_one_process_trains(folders: dict[str, Path], name: str, other: str) -> None:
     """5 samples in batches of 2, 1 and 2, and 2 held out: a worker is idle now and then."""
-    alone, run = folders["alone"], folders[name]
-    assert len(lines(alone)) == len(lines(run)) == 6 * len(dataset.epoch_batches(
+    alone, run = folders[other], folders[name]
+    assert len(lines(alone)) == len(lines(run)) == (6 if other == "alone" else 3) * len(dataset.epoch_batches(
         dataset.split(dataset.read_index(alone))[0], 2, 0, 0))  # fmt: skip
     for one, two in zip(lines(alone), lines(run)):
         for key in ("loss", "grad_norm", "gate_mean", "gate_entropy", "gate_evenness", "branch_cosine"):
@@ -77,10 +93,12 @@ def test_sharded_workers_train_what_one_process_trains(folders: dict[str, Path],
 
 
 def test_a_sharded_checkpoint_is_whole_and_holds_the_adapter_alone(folders: dict[str, Path]) -> None:
-    paths = [checkpoint.latest(folders[name] / loop.CHECKPOINTS) for name in ("alone", "sharded")]
-    for name in ("adapter", "optimizer", "average", "gates"):
-        one, two = (load_file(path / f"{name}.safetensors") for path in paths if path)
-        assert {key: value.shape for key, value in one.items()} == {key: value.shape for key, value in two.items()}
+    pairs = [("alone", "sharded", name) for name in ("adapter", "optimizer", "average", "gates")]
+    for *names, file in [*pairs, ("small", "small-sharded", "optimizer")]:
+        paths = [checkpoint.latest(folders[name] / loop.CHECKPOINTS) for name in names]
+        one, two = (load_file(path / f"{file}.safetensors") for path in paths if path)
+        assert {key: (value.shape, value.dtype) for key, value in one.items()} == {
+            key: (value.shape, value.dtype) for key, value in two.items()}  # fmt: skip
 
 
 def test_a_torn_sample_ends_both_workers(folders: dict[str, Path]) -> None:

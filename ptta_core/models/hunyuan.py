@@ -20,6 +20,8 @@ from safetensors.torch import save
 from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from ptta_core.models import fp8
+
 TIME_UNITS = 1000.0  # the transformer takes t in 0..1000, kept float; guidance comes in the same unit
 MAX_TEXT_TOKENS = 256  # after the template; the pipeline's default, and what the model was trained with
 
@@ -83,12 +85,18 @@ def quietly() -> Iterator[None]:
 
 @quietly()
 def load_transformer(
-    path: str, revision: str | None = None, dtype: str | torch.dtype = "bfloat16", device: Device = "cpu"
-) -> HunyuanVideoTransformer3DModel:
-    """The transformer alone, frozen, in eval mode; safetensors only. Raises OSError where there is none."""
+    path: str, revision: str | None = None, dtype: str | torch.dtype = "bfloat16", device: Device = "cpu",
+    storage: str = "dtype",
+) -> HunyuanVideoTransformer3DModel:  # fmt: skip
+    """The transformer alone, frozen, in eval mode; safetensors only. `storage` "fp8": see fp8.store.
+
+    Raises OSError where there is none.
+    """
     model = HunyuanVideoTransformer3DModel.from_pretrained(
         path, subfolder="transformer", revision=revision, torch_dtype=torch_dtype(dtype), use_safetensors=True
     )
+    if storage == "fp8":
+        model = fp8.store(model)
     return model.requires_grad_(False).eval().to(device)
 
 
@@ -258,16 +266,22 @@ class Generator:
     """
 
     def __init__(
-        self, path: str, revision: str | None = None, dtype: str | torch.dtype = "bfloat16", device: Device = "cpu"
-    ) -> None:
+        self, path: str, revision: str | None = None, dtype: str | torch.dtype = "bfloat16", device: Device = "cpu",
+        storage: str = "dtype",
+    ) -> None:  # fmt: skip
         self.path, self.revision, self.dtype, self.device = path, revision, torch_dtype(dtype), device
+        self.storage = storage  # of the transformer: see load_transformer
         self.prompts: dict[str, Text] = {}
         self.adapter = ""  # the adapter in the transformer, enabled or not
         self.pipeline = make_pipeline(
-            transformer=load_transformer(path, revision, dtype, device), vae=load_vae(path, revision, dtype, device),
+            transformer=self.load(), vae=load_vae(path, revision, dtype, device),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler", revision=revision),
         )  # fmt: skip
         self.pipeline.set_progress_bar_config(disable=True)
+
+    def load(self) -> HunyuanVideoTransformer3DModel:
+        """The transformer as the base is stored, without an adapter."""
+        return load_transformer(self.path, self.revision, self.dtype, self.device, self.storage)
 
     def embed(self, prompts: Sequence[str]) -> None:
         """Embed every prompt not seen before; loads the text encoders where there is one, and lets them go."""
@@ -286,7 +300,7 @@ class Generator:
         if adapter and adapter != self.adapter:
             if self.adapter:  # adapters may sit at different places: begin from a clean transformer
                 self.pipeline.transformer = None
-                transformer = load_transformer(self.path, self.revision, self.dtype, self.device)
+                transformer = self.load()
                 self.pipeline.transformer = transformer
             hydralora.load_adapter(adapter, transformer)
             self.adapter = adapter

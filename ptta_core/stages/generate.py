@@ -53,7 +53,7 @@ class VideoMaker:
 
         self.config, self.base = config, models.describe(base.model, models_folder)
         path, revision = models.resolve(base.model, models_folder)
-        self.generator = hunyuan.Generator(path, revision, base.dtype, hunyuan.pick_device(device))
+        self.generator = hunyuan.Generator(path, revision, base.dtype, hunyuan.pick_device(device), base.storage)
         self.generator.embed(prompts)
 
     def __call__(self, items: list[GenerateItem]) -> list[Generation]:
@@ -207,7 +207,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     left_out = {"prompts", "limit", "seeds", "variants"}
     own = {f"generate.{name}": value for name, value in recipe.generate.model_dump(mode="json").items()
            if name not in left_out}  # fmt: skip
-    return own | {"base.dtype": recipe.base.dtype}
+    return own | {"base.dtype": recipe.base.dtype, "base.storage": recipe.base.storage}
 
 
 @stage(Generation, version=2, id_field="generation_id", inputs=inputs, fields=result_fields,

@@ -67,7 +67,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
 
     own = {f"train.{name}": value for name, value in of_section(recipe.train).items()}
     own["train.init_from"] = init_digest(recipe)
-    return own | {"base.dtype": recipe.base.dtype}
+    return own | {"base.dtype": recipe.base.dtype, "base.storage": recipe.base.storage}
 
 
 def init_digest(recipe: Recipe) -> str | None:
@@ -141,9 +141,9 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
                         device=job.device(), threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
-                                  "labels": list(job.recipe.caption.labels)} |
+                                  "base_storage": job.recipe.base.storage, "labels": list(job.recipe.caption.labels)} |
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
-                        shard=job.site.train.shard)  # fmt: skip
+                        shard=job.site.train.shard, storage=job.recipe.base.storage)  # fmt: skip
     launch.fit(settings, job.site.train, job.site.ray, job.report)
 
 

@@ -27,10 +27,11 @@ class Probe:
         config: TrainConfig,
     ) -> None:  # fmt: skip
         self.folder, self.config, self.device, self.dtype = Path(run_folder), config, device, torch_dtype(dtype)
-        self.model: Any = load_transformer(base, revision, dtype, device)
+        known = hydralora.read_config(adapter)
+        storage = known["metadata"].get("base_storage", "dtype")  # as it was while the adapter learned
+        self.model: Any = load_transformer(base, revision, dtype, device, storage)
         hydralora.load_adapter(adapter, self.model)
         self.adapter = adapter
-        known = hydralora.read_config(adapter)
         self.labels = (known["metadata"].get("labels") or []) if known["gate"] == "label" else []
         index = read_index(self.folder)
         self.samples = index[:: max(1, len(index) // SAMPLES)][:SAMPLES]

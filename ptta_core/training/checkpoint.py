@@ -108,10 +108,9 @@ def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
     shapes = [tuple(one.shape) for one in parameters]
     if [tuple(state.get(place, {}).get("exp_avg", torch.empty(0)).shape) for place in range(len(shapes))] != shapes:
         raise CheckpointError(f"{checkpoint} holds the state of other adapter parameters than this run's")
-    for number, one in enumerate(parameters):
-        for moment in ("exp_avg", "exp_avg_sq"):
-            state[number][moment] = like(one, state[number][moment])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for number, one in enumerate(parameters):  # not by load_state_dict, which would make floats of 8-bit codes
+        optimizer.state[one] = {name: like(one, value.to(one.device)) if value.dim() else value
+                                for name, value in state[number].items()}  # fmt: skip
 
 
 def _all(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from ptta_core.config import TrainConfig
 from ptta_core.models import hydralora, lora_files
 from ptta_core.models.hunyuan import pick_device
 from ptta_core.training import checkpoint, held_out, records, stops
+from ptta_core.training.adamw8bit import AdamW8bit
 from ptta_core.training.average import Average
 from ptta_core.training.checkpoint import CheckpointError
 from ptta_core.training.dataset import (
@@ -109,7 +110,8 @@ class _Training(Passes):
         """Optimize the parameters that the model has now."""
         config = self.config
         self.parameters = list(hydralora.adapter_parameters(self.model))
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        make = AdamW8bit if config.optimizer == "adamw8bit" else torch.optim.AdamW
+        self.optimizer = make(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = Average(self.parameters, config.ema_decay) if config.ema_decay else None
 
     def resume(self) -> None:

@@ -35,6 +35,7 @@ class Settings:
     config: dict[str, Any]  # TrainConfig.model_dump()
     metadata: dict[str, Any]  # for the adapter file; "labels" (a list) names the label gate's inputs in order
     shard: bool = False  # several workers hold a part of every weight each
+    storage: str = "dtype"  # of the base's large weights: "fp8" for 8-bit floats
 
 
 class Passes:
@@ -48,7 +49,7 @@ class Passes:
         self.labels = label_names(settings, config, self.index)
         self.dtype = torch_dtype(settings.dtype)
         device = "cpu" if self.sharded else world.device  # a model to be sharded may be too large for one device
-        self.model: Any = load_transformer(settings.base, settings.revision, settings.dtype, device)
+        self.model: Any = load_transformer(settings.base, settings.revision, settings.dtype, device, settings.storage)
         hydralora.inject(
             self.model, placement=config.placement, rank=config.rank, alpha=config.lora_alpha,
             branches=config.branches, gate=config.gate, seed=config.seed,
