@@ -340,6 +340,8 @@ class TrainWorkers(Section):
     threads: int = Field(1, ge=1)
     max_restarts: int = Field(3, ge=0)  # after a worker dies; each resumes from the last checkpoint
     shard: bool = False  # several workers: each holds a part of every weight (FSDP2), not all of them
+    offload: bool = False  # the inputs of checkpointed blocks wait in the host's memory
+    compile: bool = False  # the transformer's blocks, which takes minutes at the start and for every new size
 
 
 class RaySite(Section):

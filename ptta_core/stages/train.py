@@ -137,14 +137,15 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     from ptta_core.training.passes import Settings
 
     base, revision = models.resolve(job.recipe.base.model, job.models)
-    known = models.describe(job.recipe.base.model, job.models)
+    known, workers = models.describe(job.recipe.base.model, job.models), job.site.train
     settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
-                        device=job.device(), threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
+                        device=job.device(), threads=workers.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
                                   "base_storage": job.recipe.base.storage, "labels": list(job.recipe.caption.labels)} |
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
-                        shard=job.site.train.shard, storage=job.recipe.base.storage)  # fmt: skip
-    launch.fit(settings, job.site.train, job.site.ray, job.report)
+                        shard=workers.shard, storage=job.recipe.base.storage, offload=workers.offload,
+                        compile=workers.compile)  # fmt: skip
+    launch.fit(settings, workers, job.site.ray, job.report)
 
 
 def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step | HeldOut]:

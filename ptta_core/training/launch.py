@@ -17,7 +17,7 @@ from typing import Any
 
 from ptta_core import fleet
 from ptta_core.config import RaySite, TrainConfig, TrainWorkers, Workers
-from ptta_core.training.checkpoint import CheckpointError
+from ptta_core.training.checkpoint import CheckpointError, NotSaved
 from ptta_core.training.dataset import DatasetError, read_index
 from ptta_core.training.loop import ADAPTER, METRICS, total_steps, train_loop
 from ptta_core.training.passes import Settings
@@ -28,7 +28,8 @@ from ptta_core.whole import write_whole
 POLL_S = 1.0
 MESSAGE_CHARS = 2000
 ERRORS = "error-*.json"  # a worker's error that would only come again
-LASTING: tuple[type[Exception], ...] = (NotFinite, Diverged, RouterCollapsed, DatasetError, CheckpointError)
+LASTING: tuple[type[Exception], ...] = (NotFinite, Diverged, RouterCollapsed, DatasetError, CheckpointError,
+                                         NotSaved)
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, a line for people
 

@@ -61,7 +61,7 @@ def train_loop(settings: Settings, world: World | None = None) -> None:
     """
     world = world or World(device=pick_device(settings.device))
     run = Path(settings.run_folder)
-    done = FINISHED if (run / ADAPTER).exists() else checkpoint.step_of(checkpoint.latest(run / CHECKPOINTS))
+    done = together(world, (CheckpointError,), _done, run, world)
     start = as_rank_0(done, world)  # one worker looks, so all agree whatever the file system shows them
     if start == FINISHED:
         return
@@ -71,6 +71,13 @@ def train_loop(settings: Settings, world: World | None = None) -> None:
         _begin(settings, world, start).run(start)
     finally:
         torch.set_num_threads(threads)
+
+
+def _done(run: Path, world: World) -> int:
+    """The steps to go on from, as rank 0 sees them. Raises CheckpointError."""
+    if (run / ADAPTER).exists() or world.rank:
+        return FINISHED
+    return checkpoint.step_of(checkpoint.newest_whole(run / CHECKPOINTS))
 
 
 def _begin(settings: Settings, world: World, start: int) -> "_Training":
@@ -139,9 +146,9 @@ class _Training(Passes):
             line = self.step(step, batches[place])
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == total
             measured = self.measure(step + 1) if due and self.held_out else None
-            self.record(line, due, measured)
+            together(self.world, (CheckpointError,), self.record, line, due, measured)
             self.stops.see(line)
-        self.finish()
+        together(self.world, (CheckpointError,), self.finish)
 
     def step(self, step: int, batch: Batch) -> dict[str, Any]:
         """One optimizer step; its line of metrics."""
@@ -190,9 +197,10 @@ class _Training(Passes):
         parts = self.parts() if due and (self.world.rank == 0 or self.sharded) else {}
         if self.world.rank:
             return
-        if measured:
-            records.append(self.folder / HELD_OUT, measured, sync=True)
-        records.append(self.folder / METRICS, line, sync=due)
+        with checkpoint.writing(f"the line of step {line['step']}"):
+            if measured:
+                records.append(self.folder / HELD_OUT, measured, sync=True)
+            records.append(self.folder / METRICS, line, sync=due)
         if due:
             loss = sum(measured["loss"]) / len(measured["loss"]) if measured else None
             checkpoint.save(self.folder / CHECKPOINTS, line["step"], parts, loss, self.config.keep_every)
@@ -209,5 +217,6 @@ class _Training(Passes):
         with self.exported():
             state = hydralora.adapter_state(self.model) if self.world.rank == 0 or self.sharded else {}
         if self.world.rank == 0:
-            hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata | mean, state)
+            with checkpoint.writing("the adapter"):
+                hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata | mean, state)
             sync_folder(self.folder)

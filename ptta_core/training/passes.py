@@ -18,6 +18,7 @@ from ptta_core.models import hydralora
 from ptta_core.models.hunyuan import load_transformer, torch_dtype
 from ptta_core.training import held_out
 from ptta_core.training.dataset import Batch, DatasetError, Sample, read_index, read_sample, split
+from ptta_core.training.memory import compile_blocks, keep_inputs_only
 from ptta_core.training.objective import draw, velocity_loss
 from ptta_core.training.workers import World, together
 
@@ -36,6 +37,8 @@ class Settings:
     metadata: dict[str, Any]  # for the adapter file; "labels" (a list) names the label gate's inputs in order
     shard: bool = False  # several workers hold a part of every weight each
     storage: str = "dtype"  # of the base's large weights: "fp8" for 8-bit floats
+    offload: bool = False  # inputs of checkpointed blocks wait in the host's memory
+    compile: bool = False  # the transformer's blocks
 
 
 class Passes:
@@ -55,7 +58,9 @@ class Passes:
             branches=config.branches, gate=config.gate, seed=config.seed,
         )  # fmt: skip
         if config.checkpointing:
-            self.model.enable_gradient_checkpointing()
+            keep_inputs_only(self.model, settings.offload)
+        if settings.compile:
+            compile_blocks(self.model)
         self.usual_LN = torch.full((len(hydralora.layers(self.model)), config.branches), 1 / config.branches)
         self.parameters: list[torch.nn.Parameter] = list(hydralora.adapter_parameters(self.model))
 
