@@ -30,34 +30,47 @@ class TrainItem:
     latents: int
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels, source_id
     fresh: bool = False
+    beginning: str = ""  # what all runs share whose steps are the same, however many
 
 
 def inputs(view: View) -> Items:
     """One item: the current latents, or those that an unfinished run was pinned to."""
     columns = ["key", "latent_id", "clip_id", "bucket", "labels", "content_id"]
     table = view.rows("encode", columns)
-    fingerprint = view.fingerprint("train")
+    fingerprint, begins = view.fingerprint("train"), beginning_of(view)
     input_id = digest_set(table["latent_id"].to_pylist())
     done = view.ledger("train").done
-    pinned = None if view.options.fresh or input_id in done else unfinished(view, fingerprint, done)
+    pinned = None if view.options.fresh or input_id in done else unfinished(view, fingerprint, begins, done)
     if pinned and pinned["input_id"] != input_id:
+        train_id = digest(fingerprint, pinned["input_id"])
         note = (f"finishing run {pinned['train_id'][:8]} on the {pinned['latents']} latents it was pinned to; the "
                 f"current ones differ ({table.num_rows}). --fresh starts a new run instead")  # fmt: skip
-        item = TrainItem(pinned["train_id"], pinned["input_id"], pinned["latents"])
+        item = TrainItem(train_id, pinned["input_id"], pinned["latents"], beginning=begins)
         return Items.of([item], "train_id", [item.input_id], note)
     if not table.num_rows:
         raise StageError("train: there are no latents to learn from; see `ptta show admissions` and failures")
     source_of = {clip["clip_id"]: clip["source_id"] for clip in view.rows("split").to_pylist()}
     keys = {row["key"]: row | {"source_id": source_of[row["clip_id"]]} for row in table.to_pylist()}
-    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh)
+    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh, begins)
     return Items.of([item], "train_id", [input_id])
 
 
-def unfinished(view: View, fingerprint: str, done: dict[str, int]) -> dict[str, Any] | None:
-    """The pin of this recipe's newest run that has begun and is not done."""
-    pins = [json.loads(path.read_text()) for path in (view.home / "training").glob(f"*/{PIN}")]
-    mine = [pin for pin in pins if pin["fingerprint"] == fingerprint and pin["recipe"] == view.recipe.name
-            and pin["input_id"] not in done and not pin.get("abandoned")]  # fmt: skip
+def beginning_of(view: View) -> str:
+    """What would change any step of a run: its fingerprint but for the number of epochs."""
+    return digest({name: value for name, value in view.parts("train").items() if name != "train.epochs"})
+
+
+def unfinished(view: View, fingerprint: str, begins: str, done: dict[str, int]) -> dict[str, Any] | None:
+    """The pin of this recipe's newest run that has begun and is not done, also one of other epochs."""
+
+    def open_(path: Path, pin: dict[str, Any]) -> bool:
+        if pin["fingerprint"] != fingerprint:
+            return pin.get("beginning") == begins and not (path.parent / "adapter.safetensors").exists()
+        return True
+
+    pins = [(path, json.loads(path.read_text())) for path in (view.home / "training").glob(f"*/{PIN}")]
+    mine = [pin for path, pin in pins if pin["recipe"] == view.recipe.name and pin["input_id"] not in done
+            and not pin.get("abandoned") and open_(path, pin)]  # fmt: skip
     return max(mine, key=lambda pin: pin["at"], default=None)
 
 
@@ -92,23 +105,37 @@ def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
 
 
 def pin(folder: Path, item: TrainItem, job: Job) -> None:
-    """Write the run's samples into its folder once: from here on the run reads nothing else."""
+    """Write the run's samples into its folder once: from here on the run reads nothing else.
+
+    What a run with other epochs has done already is taken over, unless a fresh one was asked for.
+    """
     from ptta_core.memo import now
-    from ptta_core.training import dataset, held_out
+    from ptta_core.training import beginning
 
     folder.mkdir(parents=True, exist_ok=True)
+    if item.fresh:
+        beginning.begin_again(folder)
+        abandon_others(folder, item, job)
     if (folder / PIN).exists():
         return
+    if not item.fresh and (steps := beginning.take_over(folder, item.beginning, item.input_id, job.config)):
+        job.say(f"going on from step {steps} of a run with other epochs")
+    if not (folder / "index.json").exists():
+        pin_samples(folder, item, job)
+    record = {"train_id": item.train_id, "input_id": item.input_id, "fingerprint": job.fingerprint, "at": now(),
+              "recipe": job.recipe.name, "latents": item.latents, "beginning": item.beginning}  # fmt: skip
+    write_whole(folder / PIN, json.dumps(record).encode())
+
+
+def pin_samples(folder: Path, item: TrainItem, job: Job) -> None:
+    """Copy the samples from the table, and the adapter to begin with."""
+    from ptta_core.training import dataset, held_out
+
     if job.config.init_from:
         shutil.copyfile(Path(job.config.init_from).expanduser(), folder / "init.safetensors")
     sources = {row["latent_id"]: row["source_id"] for row in item.keys.values()}
     kept_apart = held_out.choose(sources, job.config.holdout_share, job.config.seed) if sources else set()
     dataset.pin(folder, samples(item, job.store), kept_apart)
-    if item.fresh:
-        abandon_others(folder.parent, item, job)
-    record = {"train_id": item.train_id, "input_id": item.input_id, "fingerprint": job.fingerprint, "at": now(),
-              "recipe": job.recipe.name, "latents": item.latents}  # fmt: skip
-    write_whole(folder / PIN, json.dumps(record).encode())
 
 
 def samples(item: TrainItem, store: Any) -> Iterator[tuple[str, str, str, bytes]]:
@@ -124,9 +151,10 @@ def samples(item: TrainItem, store: Any) -> Iterator[tuple[str, str, str, bytes]
 
 def abandon_others(folder: Path, item: TrainItem, job: Job) -> None:
     """--fresh: earlier unfinished runs of this recipe and settings are not taken up again."""
-    for path in folder.glob(f"*/{PIN}"):
+    for path in folder.parent.glob(f"*/{PIN}"):
         record = json.loads(path.read_text())
-        if record["fingerprint"] == job.fingerprint and record["recipe"] == job.recipe.name:
+        mine = record.get("beginning") == item.beginning and record["recipe"] == job.recipe.name
+        if mine and path.parent != folder:
             write_whole(path, json.dumps(record | {"abandoned": True}).encode())
 
 

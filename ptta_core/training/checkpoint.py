@@ -127,6 +127,11 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
+def by_step(folder: Path) -> dict[int, Path]:
+    """Every checkpoint by the number of steps in its name, damaged or not, from the oldest on."""
+    return {int(_NAME.fullmatch(path.name)[1]): path for path in _all(folder)}  # type: ignore[index]
+
+
 def damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint's files, "" where nothing is."""
     try:

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 from ptta_core.whole import write_whole
 
+SAMPLES, INDEX = "data", "index.json"
+
 
 class DatasetError(ValueError):
     """The pinned samples cannot be trained on; the message says which and why."""
@@ -70,9 +72,9 @@ def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]], 
     for the same latent_id twice.
     """
     folder = Path(run_folder)
-    if (folder / "index.json").exists():
+    if (folder / INDEX).exists():
         return
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
     pinned: dict[str, Sample] = {}
     for latent_id, bucket, labels, tensors in samples:
         if latent_id in pinned:
@@ -81,15 +83,15 @@ def pin(run_folder: str | Path, samples: Iterable[tuple[str, str, str, bytes]], 
         pinned[latent_id] = Sample(latent_id, bucket, labels, latent_id in held_out)
     if not pinned:
         raise DatasetError("there is no sample to train on")
-    sync_folder(folder / "data")
+    sync_folder(folder / SAMPLES)
     index = [asdict(pinned[latent_id]) for latent_id in sorted(pinned)]
-    write_whole(folder / "index.json", json.dumps(index, indent=0).encode())
+    write_whole(folder / INDEX, json.dumps(index, indent=0).encode())
     sync_folder(folder)
 
 
 def read_index(run_folder: str | Path) -> list[Sample]:
     """The pinned samples, by latent_id, those held out too (see split). Raises DatasetError where nothing is pinned."""
-    path = Path(run_folder) / "index.json"
+    path = Path(run_folder) / INDEX
     try:
         return [Sample(**line) for line in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
@@ -161,4 +163,4 @@ def _by_bucket(index: Sequence[Sample]) -> dict[str, list[int]]:
 
 
 def _file(folder: Path, latent_id: str) -> Path:
-    return folder / "data" / f"{latent_id}.safetensors"
+    return folder / SAMPLES / f"{latent_id}.safetensors"

@@ -36,6 +36,7 @@ from ptta_core.training.sharding import shard
 from ptta_core.training.workers import World, as_rank_0, summed, together
 
 ADAPTER, METRICS, HELD_OUT = "adapter.safetensors", "metrics.jsonl", "held_out.jsonl"
+LINES = (METRICS, HELD_OUT)  # files of a line a step
 CHECKPOINTS, INIT = "checkpoints", "init.safetensors"
 FINISHED = -1
 GATE_MEMORY = 0.95  # how much of a layer's usual gates a step leaves
@@ -135,8 +136,8 @@ class _Training(Passes):
         """From `start` finished steps, loaded before, to the end."""
         config, total = self.config, total_steps(self.index, self.config)
         if self.world.rank == 0:
-            records.truncate(self.folder / METRICS, start)
-            records.truncate(self.folder / HELD_OUT, start)
+            for name in LINES:
+                records.truncate(self.folder / name, start)
         an_epoch = steps_an_epoch(self.index, config.batch)
         batches: list[Batch] = []
         for step in range(start, total):
