@@ -335,13 +335,22 @@ class TrainWorkers(Section):
     """How training is spread over Ray Train workers."""
 
     count: int = Field(1, ge=1)
+    min_count: int | None = Field(None, ge=1)  # go on with as few when machines go, and with more when they come back
     cpus: float = Field(1.0, gt=0)
     gpus: float = Field(0.0, ge=0)
     threads: int = Field(1, ge=1)
-    max_restarts: int = Field(3, ge=0)  # after a worker dies; each resumes from the last checkpoint
+    max_restarts: int = Field(3, ge=0)  # after a worker dies, from the last checkpoint; a preempted one is not counted
+    stop_s: float = Field(60.0, ge=0)  # how long a run that is told to end (SIGTERM) may take to save
     shard: bool = False  # several workers: each holds a part of every weight (FSDP2), not all of them
     offload: bool = False  # the inputs of checkpointed blocks wait in the host's memory
     compile: bool = False  # the transformer's blocks, which takes minutes at the start and for every new size
+
+
+    @model_validator(mode="after")
+    def _counts(self) -> "TrainWorkers":
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count {self.min_count} is above count {self.count}")
+        return self
 
 
 class RaySite(Section):

@@ -1,15 +1,19 @@
 """What a run goes on from: damaged checkpoints, a full disk, a word to stop, and another attempt on the same folder."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_training import adapter, base, kill_in_step, metrics, settings  # noqa: F401  (fixtures)
 
-from ptta_core.training import checkpoint, loop, passes
+from ptta_core.training import checkpoint, loop, notice, passes
 
 
 def flip(path: Path) -> None:
@@ -104,3 +108,81 @@ def test_a_full_disk_ends_the_run_with_a_word_and_costs_nothing_saved(
         shutil.rmtree(folder / f"step-0000000{number}")
     loop.train_loop(run)
     assert (disk / "run" / loop.ADAPTER).read_bytes() == adapter(whole)
+
+
+# ------------------------------------------------------------------------------------------- words, and who may write
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Do something after so many steps of this process."""
+    real, seen = loop._Training.step, []
+
+    def step(self: loop._Training, *given: Any) -> dict[str, Any]:
+        line = real(self, *given)
+        seen.append(line)
+        if len(seen) == number:
+            act()
+        return line
+
+    monkeypatch.setattr(loop._Training, "step", step)
+
+
+def test_a_run_told_to_stop_saves_and_goes_on_later(
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    whole, stopped = settings("whole"), settings("stopped")
+    loop.train_loop(whole)
+    folder = Path(stopped.run_folder)
+    notice.begin(folder, "one")
+    stopped = dataclasses.replace(stopped, attempt="one")
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, (folder / notice.STOP).touch)
+        loop.train_loop(stopped)
+    assert (folder / notice.STOPPED).read_text() == "3\n" and not (folder / loop.ADAPTER).exists()
+    assert checkpoint.step_of(checkpoint.latest(folder / loop.CHECKPOINTS)) == 3 and len(metrics(stopped)) == 3
+    notice.begin(folder, "two")
+    loop.train_loop(dataclasses.replace(stopped, attempt="two"))
+    assert adapter(stopped) == adapter(whole)
+
+
+def test_a_run_on_a_machine_that_is_about_to_go_saves_once_and_goes_on(
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    monkeypatch.setattr(notice, "ASK_S", 0.0)
+    run, asked = settings(checkpoint_every=50, apart=("sample0",)), []
+    saved: list[int] = []
+    real = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda folder, step, *rest: (saved.append(step), real(folder, step, *rest)))
+
+    def preempted() -> bool:
+        asked.append(1)
+        return len(asked) >= 2
+
+    loop.train_loop(run, None, preempted)
+    assert saved == [2, 4] and len(asked) == 2  # the last one is the run's own
+    assert len((Path(run.run_folder) / loop.HELD_OUT).read_text().splitlines()) == 1  # no time for that in between
+
+
+def test_workers_of_an_earlier_driver_write_no_more(
+    settings: Callable[..., passes.Settings], monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    run = dataclasses.replace(settings(checkpoint_every=1), attempt="one")
+    folder = Path(run.run_folder)
+    notice.begin(folder, "one")
+    at_step(monkeypatch, 3, lambda: notice.begin(folder, "two"))
+    with pytest.raises(notice.Superseded):
+        loop.train_loop(run)
+    assert len(metrics(run)) == 2 and checkpoint.step_of(checkpoint.latest(folder / loop.CHECKPOINTS)) == 2
+
+
+def test_nobody_waits_for_a_worker_that_is_gone(tmp_path: Path) -> None:
+    notice.begin(tmp_path, "one")
+    began = time.monotonic()
+    assert not notice.ask_to_stop(tmp_path, 30.0)  # none has begun
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    told = notice._here() | {"pid": int(ended.stdout)}
+    (tmp_path / notice.WORKER).write_text(json.dumps(told))
+    assert not notice.ask_to_stop(tmp_path, 30.0) and time.monotonic() - began < 20
+    (tmp_path / notice.WORKER).write_text(json.dumps(notice._here()))
+    (tmp_path / notice.STOPPED).touch()
+    assert notice.ask_to_stop(tmp_path, 30.0)

@@ -6,7 +6,9 @@ is not used (a fresh run name every time), so a rerun after any kind of end is t
 
 import contextlib
 import contextvars
+import dataclasses
 import json
+import logging
 import shutil
 import signal
 import threading
@@ -17,6 +19,7 @@ from typing import Any
 
 from ptta_core import fleet
 from ptta_core.config import RaySite, TrainConfig, TrainWorkers, Workers
+from ptta_core.training import notice
 from ptta_core.training.checkpoint import CheckpointError, NotSaved
 from ptta_core.training.dataset import DatasetError, read_index
 from ptta_core.training.loop import ADAPTER, METRICS, total_steps, train_loop
@@ -30,6 +33,8 @@ MESSAGE_CHARS = 2000
 ERRORS = "error-*.json"  # a worker's error that would only come again
 LASTING: tuple[type[Exception], ...] = (NotFinite, Diverged, RouterCollapsed, DatasetError, CheckpointError,
                                          NotSaved)
+
+log = logging.getLogger("ptta")
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, a line for people
 
@@ -58,7 +63,9 @@ def fit(
         return
     total = total_steps(read_index(run), TrainConfig(**settings.config))
     fleet.start(ray_site)
-    fleet.must_fit(Workers(count=workers.count, cpus=workers.cpus, gpus=workers.gpus))
+    fleet.must_fit(Workers(count=workers.min_count or workers.count, cpus=workers.cpus, gpus=workers.gpus))
+    settings = dataclasses.replace(settings, attempt=uuid.uuid4().hex)
+    notice.begin(run, settings.attempt)
     for left in run.glob(ERRORS):
         left.unlink()
     shutil.rmtree(run / "ray", ignore_errors=True)  # what a killed attempt left
@@ -66,6 +73,8 @@ def fit(
         _fit(settings, workers, run / "ray")
     shutil.rmtree(run / "ray", ignore_errors=True)
     _raise_lasting(run)
+    if (run / notice.STOPPED).exists():
+        raise TrainingFailed(f"training was told to stop by {run / notice.STOP}; it is saved, the same command goes on")
     if not (run / ADAPTER).exists():
         raise TrainingFailed(f"the workers ended without {ADAPTER}: is {run} one folder for all of them?")
 
@@ -85,12 +94,13 @@ def _fit(settings: Settings, workers: TrainWorkers, storage: Path) -> None:
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
     gpu = workers.gpus > 0 and settings.device != "cpu"
+    count = workers.count if workers.min_count is None else (workers.min_count, workers.count)
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if gpu else {})
     trainer = TorchTrainer(
         work,
         train_loop_config={"settings": settings, "gpu": gpu},
         torch_config=TorchConfig(backend="nccl" if gpu and workers.gpus >= 1 else "gloo"),  # nccl: no two on one GPU
-        scaling_config=ScalingConfig(num_workers=workers.count, use_gpu=gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=count, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=uuid.uuid4().hex,
             storage_path=str(storage),
@@ -105,6 +115,12 @@ def _fit(settings: Settings, workers: TrainWorkers, storage: Path) -> None:
         causes = getattr(error, "worker_failures", None) or {0: error}
         cause = str(next(iter(causes.values())))[-MESSAGE_CHARS:]
         raise TrainingFailed(f"training stopped after {workers.max_restarts} restart(s) allowed: {cause}") from error
+    except Exception:
+        raise
+    except BaseException:  # told to end; Ray is still there until this is handled
+        if workers.stop_s and not notice.ask_to_stop(Path(settings.run_folder), workers.stop_s):
+            log.warning("training could not save within train.stop_s = %g s; its last checkpoint stays", workers.stop_s)
+        raise
     finally:  # Ray Train leaves its own handler behind, which swallows the next Ctrl-C
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt or signal.SIG_DFL)
@@ -113,6 +129,7 @@ def _fit(settings: Settings, workers: TrainWorkers, storage: Path) -> None:
 def work(config: dict[str, Any]) -> None:
     """What one Ray Train worker does."""
     from ray import train
+    from ray.train import get_preemption_info
     from ray.train.torch import get_device
 
     settings: Settings = config["settings"]
@@ -120,9 +137,9 @@ def work(config: dict[str, Any]) -> None:
     device = str(get_device()) if config["gpu"] else "cpu"
     world = World(context.get_world_rank(), context.get_world_size(), device)
     try:
-        train_loop(settings, world)
-    except OtherWorker:
-        pass  # the other one says why
+        train_loop(settings, world, lambda: get_preemption_info() is not None)
+    except (OtherWorker, notice.Superseded):
+        pass  # the other one says why, or goes on
     except LASTING as error:  # raised, Ray would start the workers again for the same end
         told = {"kind": type(error).__name__, "message": str(error)}
         name = ERRORS.replace("*", str(world.rank))

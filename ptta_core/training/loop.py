@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ptta_core.training.dataset import (
     steps_an_epoch,
     sync_folder,
 )
+from ptta_core.training.notice import Told, Word
 from ptta_core.training.passes import Passes, Settings
 from ptta_core.training.sharding import shard
 from ptta_core.training.workers import World, as_rank_0, summed, together
@@ -50,11 +51,15 @@ def total_steps(index: Sequence[Sample], config: TrainConfig) -> int:
     return config.epochs * steps_an_epoch(split(index)[0], config.batch)
 
 
-def train_loop(settings: Settings, world: World | None = None) -> None:
+def train_loop(
+    settings: Settings, world: World | None = None, preempted: Callable[[], bool] | None = None
+) -> None:
     """Train from the newest checkpoint, if any, to the end; rank 0 leaves RUN/adapter.safetensors.
 
     RUN/init.safetensors, if there, is the adapter that a new run begins with.
-    A finished run returns at once. `world` None: alone, on the settings' device. RUN/metrics.jsonl has one line a step:
+    A finished run returns at once. One that is told to stop (see notice.py) returns after a checkpoint; `preempted`
+    asks whether a machine is about to go. `world` None: alone, on the settings' device.
+    RUN/metrics.jsonl has one line a step:
     {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, gate_evenness, branch_cosine,
     dead_branches, step_s}. Where samples are held out,
     RUN/held_out.jsonl has one a checkpoint: {step, t, loss (one a t), samples}.
@@ -68,8 +73,9 @@ def train_loop(settings: Settings, world: World | None = None) -> None:
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
+    told = Told(run, world, settings.attempt, preempted)
     try:
-        _begin(settings, world, start).run(start)
+        _begin(settings, world, start).run(start, told)
     finally:
         torch.set_num_threads(threads)
 
@@ -132,7 +138,7 @@ class _Training(Passes):
         if (usual_LN := checkpoint.load_gates(self.origin)) is not None:
             self.usual_LN = usual_LN
 
-    def run(self, start: int) -> None:
+    def run(self, start: int, told: Told) -> None:
         """From `start` finished steps, loaded before, to the end."""
         config, total = self.config, total_steps(self.index, self.config)
         if self.world.rank == 0:
@@ -147,8 +153,12 @@ class _Training(Passes):
             line = self.step(step, batches[place])
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == total
             measured = self.measure(step + 1) if due and self.held_out else None
-            together(self.world, (CheckpointError,), self.record, line, due, measured)
+            word = told.word()
+            together(self.world, (CheckpointError,), self.record, line, due or word >= Word.SAVE, measured)
             self.stops.see(line)
+            if word == Word.STOP and step + 1 < total:
+                told.stopped(step + 1)
+                return
         together(self.world, (CheckpointError,), self.finish)
 
     def step(self, step: int, batch: Batch) -> dict[str, Any]:

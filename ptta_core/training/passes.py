@@ -39,6 +39,7 @@ class Settings:
     storage: str = "dtype"  # of the base's large weights: "fp8" for 8-bit floats
     offload: bool = False  # inputs of checkpointed blocks wait in the host's memory
     compile: bool = False  # the transformer's blocks
+    attempt: str = ""  # the driver's name for this attempt: see notice.py
 
 
 class Passes:
