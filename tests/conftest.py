@@ -8,6 +8,14 @@ import pytest
 from servers import Server, server
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Campaigns run only where they are asked for by name: `pytest -m campaign`."""
+    if "campaign" not in config.getoption("-m"):
+        for item in items:
+            if item.get_closest_marker("campaign"):
+                item.add_marker(pytest.mark.skip("a campaign of minutes: pytest -m campaign"))
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray of 2 CPUs and no GPU, ended with the session."""

@@ -58,7 +58,7 @@ def test_the_blocks_are_what_is_compiled(settings: Callable[..., passes.Settings
     assert compiled == set(model._repeated_blocks) and "HunyuanVideoSingleTransformerBlock" in compiled
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_compiled_blocks_train_the_same(
