@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from ptta_core import fleet
 from ptta_core.config import TrainConfig, TrainWorkers
-from ptta_core.training import checkpoint, dataset, launch, loop, passes
+from ptta_core.training import checkpoint, dataset, launch, loop, notice, passes
 
 CONFIG = TrainConfig(rank=2, branches=2, batch=2, learning_rate=1e-3, epochs=80, checkpoint_every=10)
 NEVER = 100_000
@@ -54,6 +54,7 @@ def main(folder: Path, base: str, how: str) -> None:
             while not (saved := checkpoint.latest(folder / loop.CHECKPOINTS)):
                 time.sleep(0.02)
             told["saved"] = checkpoint.step_of(saved)
+        told["before"] = json.loads((folder / notice.WORKER).read_text())["workers"]
         told["lost_after"] = launch.last_line(folder)["step"]
         cluster.remove_node(second, allow_graceful=False)
 
@@ -61,6 +62,7 @@ def main(folder: Path, base: str, how: str) -> None:
     thread.start()
     launch.fit(run, TrainWorkers(count=2, min_count=1, cpus=1.0, max_restarts=3 if how == "silent" else 0))
     thread.join()
+    told["after"] = json.loads((folder / notice.WORKER).read_text())["workers"]
     print(json.dumps(told))
     ray.shutdown()
     cluster.shutdown()

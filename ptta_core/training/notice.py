@@ -3,7 +3,7 @@
     RUN/stop        a file that the driver writes when it is told to end; the workers save, write RUN/stopped, and end
     preempted       what the cluster says of its machines: the workers save once, and go on while they can
     RUN/attempt     who may write here; workers of an earlier driver that still run find another name in it, and end
-    RUN/worker      which process is rank 0, so that nobody waits for one that is gone
+    RUN/worker      which process is rank 0 of how many, so that nobody waits for one that is gone
 
 All workers hear the same word after the same step: rank 0 looks, and tells the others.
 """
@@ -50,7 +50,7 @@ class Told:
         self.folder, self.world, self.attempt, self.preempted = folder, world, attempt, preempted
         self.asked, self.saved = time.monotonic(), False
         if attempt and world.rank == 0:
-            write_whole(folder / WORKER, json.dumps(_here()).encode())
+            write_whole(folder / WORKER, json.dumps(_here() | {"workers": world.size}).encode())
 
     def word(self) -> Word:
         """GO_ON, SAVE or STOP; SAVE once only. Raises Superseded."""
