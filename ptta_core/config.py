@@ -340,6 +340,8 @@ class TrainWorkers(Section):
     gpus: float = Field(0.0, ge=0)
     threads: int = Field(1, ge=1)
     max_restarts: int = Field(3, ge=0)  # after a worker dies, from the last checkpoint; a preempted one is not counted
+    memory_gb: float | None = Field(None, gt=0)  # of a worker's device, for `ptta check`; None asks this machine's
+    tflops: float | None = Field(None, gt=0)  # that a worker reaches in training, for `ptta check`: 1e12 a second
     stop_s: float = Field(60.0, ge=0)  # how long a run that is told to end (SIGTERM) may take to save
     shard: bool = False  # several workers: each holds a part of every weight (FSDP2), not all of them
     offload: bool = False  # the inputs of checkpointed blocks wait in the host's memory

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from ptta_core import models, stages
 from ptta_core.config import ConfigError, ModelRef
 from ptta_core.memo import StageError
 from ptta_core.models import licences
-from ptta_core.ops import runs
+from ptta_core.ops import runs, training
+from ptta_core.ops.training import Finding
 from ptta_core.view import View
 
 FREE_GB = 5.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was checked."""
-
-    what: str
-    ok: bool
-    note: str
 
 
 def check(view: View) -> list[Finding]:
@@ -40,22 +31,8 @@ def check(view: View) -> list[Finding]:
         found.append(Finding(f"licence of {field}", accepted, note))
     found += [_prompts(view), _device(view)]
     if view.recipe.until != "admit" and not view.recipe.base.model.tiny:
-        found.append(_training(view))
+        found += training.findings(view)
     return found
-
-
-def _training(view: View) -> Finding:
-    """What training will hold in memory, from the base's configuration."""
-    from ptta_core.training.estimate import estimate
-
-    recipe = view.recipe
-    try:
-        path, revision = models.resolve(recipe.base.model, view.home / "models")
-        known = estimate(path, revision, recipe.base, recipe.encode, recipe.train)
-    except ValueError as error:
-        return Finding("training", False, str(error))
-    return Finding("training", True, known.note() if known else
-                   "memory not estimated: the base's configuration is not on this disk yet")  # fmt: skip
 
 
 def _sources(view: View) -> Finding:
