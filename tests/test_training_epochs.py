@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 from ptta_core import memo, stages
 from ptta_core.ids import digest_file
+from ptta_core.lease import Lease
 from ptta_core.rows import Step
 from ptta_core.stages import train
 from ptta_core.training import beginning, checkpoint, launch, loop, passes
@@ -111,3 +114,17 @@ def test_fresh_begins_the_same_run_again(workspace: Path, videos: Path, trained:
         run(view)
     row = run(open_demo(workspace, videos, Options(fresh=True), **settings))
     assert row["train_id"] == item.train_id and row["numbers"][0] == 1
+
+
+def test_two_drivers_do_not_train_one_run_at_once(
+    workspace: Path, videos: Path, trained: list[passes.Settings]
+) -> None:
+    view = open_demo(workspace, videos, **{"train.rank": 2})
+    item = view.stage("train").inputs(view).make([0])[0]
+    with Lease(view.home / "leases", f"training-{item.train_id[:16]}", 0.0, print):
+        other = threading.Thread(target=run, args=(view,), daemon=True)
+        other.start()
+        time.sleep(1.0)
+        assert not trained and other.is_alive()
+    other.join(timeout=60)
+    assert len(trained) == 1 and not other.is_alive()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ptta_core.config import Recipe
 from ptta_core.ids import digest, digest_file, digest_set
+from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.rows import Adapter, HeldOut, Step
 from ptta_core.view import View
@@ -99,8 +100,9 @@ def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
     for item in todo:
         folder = job.home / "training" / item.train_id
-        pin(folder, item, job)
-        fit(folder, item, job)
+        with Lease(job.home / "leases", f"training-{item.train_id[:16]}", None, job.say):  # one driver a run
+            pin(folder, item, job)
+            fit(folder, item, job)
         yield [(item, collect(folder, item, job))]
 
 
