@@ -70,10 +70,11 @@ class Drivers:
 
     def __init__(self, folder: Path, base: str, checkpoint_every: int) -> None:
         self.folder, self.given = folder, [str(folder), base, str(checkpoint_every)]
+        self.told = folder.with_name("told.txt")  # what the drivers said
 
     def start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", DRIVER, *self.given], cwd=Path(__file__).parent,
-                                start_new_session=True, stderr=subprocess.DEVNULL)  # fmt: skip
+                                start_new_session=True, stderr=self.told.open("ab"))  # fmt: skip
 
     def until(self, driver: subprocess.Popen[bytes], step: int) -> None:
         """Wait for a step that this driver's workers have done."""

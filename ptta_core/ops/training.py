@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptta_core import models
@@ -28,25 +29,36 @@ class Finding:
 
 def findings(view: View) -> list[Finding]:
     """Parameters; memory of the largest buckets against the device; steps and time. Nothing is computed."""
-    from ptta_core.training import estimate
-
     recipe, workers = view.recipe, view.site.train
+    path, revision = models.resolve(recipe.base.model, view.home / "models")
+    if not config_is_here(path, revision):
+        return [Finding("training", True, "not estimated: the base's configuration is not on this disk yet")]
+    from ptta_core.training import estimate  # not before: torch and diffusers take seconds to import
+
     if workers.offload and not recipe.train.checkpointing:
         return [Finding("training", False, "site.train.offload moves what train.checkpointing keeps: set both or none")]
     counts, text = latents(view)
     known = bool(counts)
     buckets = estimate.real(counts, recipe.train.batch) if known else [estimate.planned(recipe.encode)]
     more = {"text_tokens": text} if known else {}
-    path, revision = models.resolve(recipe.base.model, view.home / "models")
     try:
         found = estimate.estimate(path, revision, recipe.base, recipe.train, workers, buckets, **more)
     except ValueError as error:
         return [Finding("training", False, str(error))]
     if found is None:
-        return [Finding("training", True, "not estimated: the base's configuration is not on this disk yet")]
+        return [Finding("training", True, "not estimated: the base's configuration cannot be read")]
     largest = sorted(buckets, key=lambda one: -one.tokens)[:MOST]
     each = [memory(view, found, one, (path, revision)) for one in largest]
     return [Finding("training", True, found.parameters_note()), *each, duration(view, found, buckets)]
+
+
+def config_is_here(path: str, revision: str | None) -> bool:
+    """Whether the transformer's configuration is in a folder, or in the hub's cache on this disk."""
+    if Path(path).is_dir():
+        return (Path(path) / "transformer" / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(path, "transformer/config.json", revision=revision), str)
 
 
 def latents(view: View) -> tuple[Counter[str], int]:
