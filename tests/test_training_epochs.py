@@ -128,3 +128,9 @@ def test_two_drivers_do_not_train_one_run_at_once(
         assert not trained and other.is_alive()
     other.join(timeout=60)
     assert len(trained) == 1 and not other.is_alive()
+
+
+def test_offloading_needs_checkpointing(workspace: Path, videos: Path, trained: list[passes.Settings]) -> None:
+    view = open_demo(workspace, videos, **{"train.rank": 2, "site.train.offload": True})
+    with pytest.raises(memo.StageError, match=r"site.train.offload = true .* train.checkpointing"):
+        memo.run(view.stage("train"), view)

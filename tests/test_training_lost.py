@@ -23,7 +23,7 @@ from test_training import samples
 from ptta_core.models import tiny
 from ptta_core.training import checkpoint, dataset, launch, loop, notice, passes
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(3000)]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def test_a_lost_machine_costs_no_more_than_the_steps_since_the_last_checkpoint(
     """Announced: saved between two checkpoints, and no restart is spent (none is allowed)."""
     script, base = Path(__file__).with_name("lost_machine.py"), str(alone.parent / "base")
     done = subprocess.run([sys.executable, str(script), str(tmp_path / "run"), base, how], cwd=script.parent,
-                          capture_output=True, text=True, timeout=550, check=False)  # fmt: skip
+                          capture_output=True, text=True, timeout=580, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads([line for line in done.stdout.splitlines() if line.startswith('{"')][-1])
     assert told["lost_after"] >= 12 and ("saved" in told) == (how == "announced")
@@ -84,7 +84,7 @@ class Drivers:
             path = self.folder / loop.METRICS
             if line and line["step"] >= step and path.stat().st_mtime > begun:
                 return
-            assert driver.poll() is None and time.time() - begun < 240, "the driver ended, or took too long"
+            assert driver.poll() is None and time.time() - begun < 580, "the driver ended, or took too long"
             time.sleep(0.01)
 
 
@@ -110,11 +110,11 @@ def test_a_driver_that_is_told_to_end_saves_and_the_next_one_goes_on(alone: Path
     first = drivers.start()
     drivers.until(first, 20)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=120) != 0
+    assert first.wait(timeout=240) != 0
     saved = int((tmp_path / "run" / notice.STOPPED).read_text())
     assert saved >= 20 and len(lines(tmp_path / "run")) == saved
     assert checkpoint.step_of(checkpoint.latest(tmp_path / "run" / loop.CHECKPOINTS)) == saved
-    assert drivers.start().wait(timeout=400) == 0
+    assert drivers.start().wait(timeout=580) == 0
     assert (tmp_path / "run" / loop.ADAPTER).read_bytes() == (alone / loop.ADAPTER).read_bytes()
     assert [line["loss"] for line in lines(tmp_path / "run")] == [line["loss"] for line in lines(alone)]
 
@@ -135,7 +135,7 @@ def test_workers_told_to_end_and_everything_killed_at_random_steps(alone: Path, 
         driver.wait()
         assert not (tmp_path / "run" / loop.ADAPTER).exists()
         driver = drivers.start()
-    assert driver.wait(timeout=400) == 0
+    assert driver.wait(timeout=580) == 0
     assert (tmp_path / "run" / loop.ADAPTER).read_bytes() == (alone / loop.ADAPTER).read_bytes()
     assert [line["loss"] for line in lines(tmp_path / "run")] == [line["loss"] for line in lines(alone)]
 

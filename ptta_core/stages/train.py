@@ -168,6 +168,8 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
 
     base, revision = models.resolve(job.recipe.base.model, job.models)
     known, workers = models.describe(job.recipe.base.model, job.models), job.site.train
+    if workers.offload and not job.config.checkpointing:
+        raise StageError("site.train.offload = true moves what train.checkpointing keeps: set both, or neither")
     settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
                         device=job.device(), threads=workers.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
