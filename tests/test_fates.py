@@ -48,6 +48,11 @@ def test_one_window_a_clip(finished, videos):
     first, second = fates.sentences(found)
     assert f"{found['latents']} latents from {len(kept(view))} selected clips" in first
     assert re.fullmatch(r"\d+\.\d s selected, \d\.\d s learnt; left out: \d+\.\d s encode\.frames", second)
+    source_id = view.clip_rows(kept(view))[0]["source_id"]
+    top, *clips = ledger.ledger(str(finished), source_id)
+    assert top["end"] == "in the dataset" and {one["name"] for one in clips} >= {
+        clip["clip_id"] for clip in view.clip_rows(kept(view)) if clip["source_id"] == source_id}  # fmt: skip
+    assert all(("learnt shortened: 9 of" in one["why"]) == (one["name"] in kept(view)) for one in clips)
     page = show.report_path(str(finished)).read_text(encoding="utf-8")
     assert first in page and second in page
     assert page.count('<ul class="looks">') == 1 and page.count("<b>9x64x112</b>") == 3

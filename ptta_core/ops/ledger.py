@@ -13,7 +13,7 @@ from ptta_core.config import ConfigError, Site
 from ptta_core.looks import PREFIX
 from ptta_core.ops import runs
 from ptta_core.ops.edits import beginning
-from ptta_core.ops.fates import admit_rule, fates, footage
+from ptta_core.ops.fates import ClipFate, admit_rule, fates, footage
 from ptta_core.ops.show import open_store
 from ptta_core.rows import Source
 from ptta_core.stages.encode import admitted
@@ -155,7 +155,8 @@ def explain(view: View, asked: str) -> list[Fate]:
     if pc.any(pc.starts_with(known, asked)).as_py():
         return _source(view, beginning(known, asked, "source"))
     known = view.store.read("clips", ["clip_id"])["clip_id"].unique()
-    return [clip_fate(view, beginning(known, asked, "clip"))]
+    clip_id = beginning(known, asked, "clip")
+    return [clip_fate(view, clip_id, _learnt(view, [clip_id]))]
 
 
 def _files(view: View, asked: str) -> list[Fate]:
@@ -198,15 +199,16 @@ def _source(view: View, source_id: str, path: str = "") -> list[Fate]:
         return [Fate(what, name, "not reached", "split", "the run ended before")]
     table = view.rows("split", ["clip_id", "source_id", "start_s"])
     clips = table.filter(pc.equal(table["source_id"], source_id)).sort_by("start_s")["clip_id"].to_pylist()
-    fates = [clip_fate(view, clip_id) for clip_id in clips]
-    ends = ", ".join(f"{count} {end}" for end, count in Counter(fate.end for fate in fates).most_common())
+    learnt = _learnt(view, clips)
+    ended = [clip_fate(view, clip_id, learnt) for clip_id in clips]
+    ends = ", ".join(f"{count} {end}" for end, count in Counter(fate.end for fate in ended).most_common())
     licence = f"; licence {names[source_id]['licence']}" if names[source_id]["licence"] else ""
-    end = "in the dataset" if any(fate.end == "in the dataset" for fate in fates) else "not in the dataset"
-    return [Fate(what, name, end, "split", f"{len(clips)} clips: {ends or 'none'}{licence}"), *fates]
+    end = "in the dataset" if any(fate.end == "in the dataset" for fate in ended) else "not in the dataset"
+    return [Fate(what, name, end, "split", f"{len(clips)} clips: {ends or 'none'}{licence}"), *ended]
 
 
-def clip_fate(view: View, clip_id: str) -> Fate:
-    """How far a clip came in the run, and why no further."""
+def clip_fate(view: View, clip_id: str, learnt: dict[str, ClipFate]) -> Fate:
+    """How far a clip came in the run, and why no further. learnt: see _learnt."""
     if not reached(view, "split") or not _rows(view, "split", clip_id):
         return Fate("clip", clip_id, "not reached", "split",
                     "no clip of the last run: its source is not there, or it is split otherwise now")  # fmt: skip
@@ -215,7 +217,9 @@ def clip_fate(view: View, clip_id: str) -> Fate:
         if not reached(view, name):
             break
         if name == "encode":
-            return _learnt(view, clip_id, why)
+            one = learnt[clip_id]
+            return _lost(view, name, clip_id, why) if not one.latents else Fate(
+                "clip", clip_id, "in the dataset", name, f"{why}; learnt {one.fate}: {one.why}")  # fmt: skip
         rows = _rows(view, name, clip_id)
         if not rows:
             return _lost(view, name, clip_id, why)
@@ -225,12 +229,9 @@ def clip_fate(view: View, clip_id: str) -> Fate:
     return Fate("clip", clip_id, "in the dataset", last, why)
 
 
-def _learnt(view: View, clip_id: str, why: str) -> Fate:
-    """What of an admitted clip became latents."""
-    (found,) = fates(view, [clip_id])
-    if not found.latents:
-        return _lost(view, "encode", clip_id, why)
-    return Fate("clip", clip_id, "in the dataset", "encode", f"{why}; learnt {found.fate}: {found.why}")
+def _learnt(view: View, clips: list[str]) -> dict[str, ClipFate]:
+    """What became of those of the clips that were selected, once a run has reached encode."""
+    return {one.clip_id: one for one in fates(view, clips)} if reached(view, "encode") else {}
 
 
 def _lost(view: View, name: str, clip_id: str, why: str) -> Fate:
