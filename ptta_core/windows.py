@@ -77,7 +77,8 @@ class Plan(NamedTuple):
 def plan(clip: dict[str, Any], config: EncodeConfig) -> Plan:
     """The windows of a clip: a row of clips with its shown `width` and `height`.
 
-    Raises buckets.TooShort below one frame, buckets.TooSmall where a side of the picture is below 16 px.
+    Raises buckets.TooShort below one frame, buckets.TooSmall where a side of the picture is below 16 px, ValueError for
+    a crop outside the picture.
     """
     _, _, width, height = crop_of(clip["crop"], clip["width"], clip["height"])
     sides(width, height, config)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from ptta_core.buckets import TooShort, TooSmall
 from ptta_core.report.text import count, duration, plural
 from ptta_core.view import View
 from ptta_core.windows import Plan, Window, item_id, length_s, plan
@@ -78,8 +77,9 @@ def _fate(clip: dict[str, Any], view: View, known: Known) -> ClipFate:
     clip_id, seconds = clip["clip_id"], float(length_s(clip))
     try:
         planned = plan(clip, view.recipe.encode)
-    except (TooShort, TooSmall) as error:
-        return ClipFate(clip_id, "dropped", str(error), 0, seconds, 0.0, {f"dropped: {error.kind}": seconds})
+    except ValueError as error:
+        kind = getattr(error, "kind", "unfit")
+        return ClipFate(clip_id, "dropped", str(error), 0, seconds, 0.0, {f"dropped: {kind}": seconds})
     left_out = Counter(known.lost(clip_id, window) for window in planned.windows)
     each_s = float(planned.windows[0].shown_s)  # the windows of a clip are equally long
     lost = {why: many * each_s for why, many in left_out.items() if why}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptta_core import fleet
-from ptta_core.buckets import TooShort, TooSmall
 from ptta_core.config import CaptionConfig, Recipe
 from ptta_core.fleet import Failed
 from ptta_core.ids import digest
@@ -104,7 +103,7 @@ def parts_of(clip: dict[str, Any], recipe: Recipe) -> list[Part]:
         return [None]
     try:
         windows = plan(clip, recipe.encode).windows
-    except (TooShort, TooSmall) as error:
+    except ValueError as error:  # too short, too small, or a crop outside the picture
         return [error]
     return [None] if whole else list(windows)
 
