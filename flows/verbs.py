@@ -59,9 +59,12 @@ def _validate(parsed: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 
 def _made(result: dict[str, Any]) -> str:
+    from ptta_core.ops import fates
+
     lines = [f"{stage:9} computed {counts['computed']:5}  reused {counts['reused']:5}  failed {counts['failed']:4}"
              f"  {counts['seconds']:7.1f} s" for stage, counts in result["stages"].items()]  # fmt: skip
-    return "\n".join([*lines, f"run {result['run_id']}", f"report {result['report']}"])
+    learnt = fates.sentences(result["footage"]) if result["footage"] else []
+    return "\n".join([*lines, *learnt, f"run {result['run_id']}", f"report {result['report']}"])
 
 
 def _dry_run(parsed: argparse.Namespace, overrides: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ptta_core.clips_config import AdmitConfig, CaptionConfig, EncodeConfig
 from ptta_core.section import NOT_RESULT, ConfigError, ModelRef, Section
 from ptta_core.site import RaySite, Site, TrainWorkers, Workers  # noqa: F401  (most ask for them here)
 
@@ -129,56 +130,12 @@ class SelectConfig(Section):
         return text
 
 
-class CaptionConfig(Section):
-    """Who writes the captions."""
-
-    captioner: Literal["measured", "transformers"] = "measured"
-    model: ModelRef | None = None
-    prompt: str = "Describe this animation clip in one paragraph: subject, action, setting, style and camera."
-    frames: int = Field(8, ge=1)
-    max_new_tokens: int = Field(200, ge=1)
-    labels: list[str] = ["male", "female", "object", "background"]
-
-    @model_validator(mode="after")
-    def _model(self) -> "CaptionConfig":
-        if self.captioner == "transformers" and self.model is None:
-            raise ValueError("captioner transformers needs caption.model (id and revision)")
-        return self
-
-
-class AdmitConfig(Section):
-    """Which captions are good enough to learn from."""
-
-    min_words: int = Field(3, ge=0)
-    max_words: int = Field(400, ge=1)
-    max_repeats: int | None = Field(None, ge=1)  # keep at most this many clips with the same caption
-
-
 class BaseConfig(Section):
     """The text-to-video model that is adapted; HunyuanVideo in diffusers' layout."""
 
     model: ModelRef = ModelRef(id="tiny:hunyuan", revision="0")
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # what it computes in
     storage: Literal["dtype", "fp8"] = "dtype"  # fp8: the transformer's large weights in 8-bit floats
-
-
-class EncodeConfig(Section):
-    """Which window of a clip the model sees, at what size, with which words."""
-
-    area: int = Field(512 * 512, ge=16 * 16)  # px a frame; the aspect ratio follows the clip
-    frames: int = Field(33, ge=1)  # at most; rounded down to 4k+1 by what the clip holds
-    fps: float = Field(24.0, gt=0)
-    window: Literal["first", "middle"] = "first"
-    trigger: str = ""
-    suffix: str = ""
-    tile: bool = True  # the VAE's tiled encoding above its tile size
-
-    @model_validator(mode="after")
-    def _four_k_plus_one(self) -> "EncodeConfig":
-        if self.frames % 4 != 1:
-            raise ValueError(f"frames {self.frames} is not 4k+1; nearest are {self.frames // 4 * 4 + 1} and "
-                             f"{self.frames // 4 * 4 + 5}")  # fmt: skip
-        return self
 
 
 class TrainConfig(Section):
@@ -272,6 +229,17 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _one_label_a_branch(self) -> "Recipe":
+        train, labels = self.train, self.caption.labels
+        reads = [f"train.{name} = {value!r}" for name, value in (("gate", train.gate), ("router_label_weight",
+                 train.router_label_weight)) if value == "label" or (name != "gate" and value)]  # fmt: skip
+        if reads and train.branches not in (1, len(labels)):
+            raise ValueError(f"{reads[0]} takes one label a branch: train.branches is {train.branches}, caption.labels "
+                             f"{len(labels)} ({', '.join(labels)}); set train.branches={len(labels)} or name "
+                             f"{train.branches} labels")  # fmt: skip
+        return self
 
     def models(self) -> dict[str, ModelRef]:
         """Every model the recipe uses, by the field that names it; the base only where there is something to encode."""

@@ -157,6 +157,7 @@ class Stage:
     hold_lease: bool = True  # False: the table's lease is taken for each commit only (training takes days)
     inputs: Callable[[View], Items] = field(default=lambda view: Items([], [], lambda rows: []))
     id_field: str = "item_id"
+    by_items: tuple[str, ...] = ()  # recipe fields that change what items read, not what is made of them: `plan` names
 
     @property
     def nouns(self) -> tuple[type, ...]:
@@ -187,7 +188,7 @@ def stage(noun: type, *, version: int, id_field: str, inputs: Callable[[View], I
     """Turn `verb(todo, job) -> Iterator[Batch]` into a Stage named after the function.
 
     version: raise it when the code changes the result. id_field: the field of an item that identifies it.
-    inputs: what there is to do. more: also, section, leave_out, fields, models, hold_lease of Stage.
+    inputs: what there is to do. more: also, section, leave_out, fields, models, hold_lease, by_items of Stage.
     """
 
     def wrap(compute: Callable[[list[Any], Job], Iterator[Batch]]) -> Stage:

@@ -128,13 +128,15 @@ class Selected:
 
 @dataclass(frozen=True)
 class Caption:
-    """What a clip shows, in words."""
+    """What a window of a clip shows, in words."""
 
     caption_id: str
     clip_id: str
     text: str
-    labels: str  # JSON object label -> share, "" when unknown; never invented
+    labels: str  # JSON object label -> share, from the captioner or the words (labels.py); "" when unknown
     captioner: str
+    start_s: float = 0.0  # the part of the source that it speaks of
+    end_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,21 @@ class Latent:
     prompt: str  # trigger + caption + suffix
     labels: str  # copied from the caption for the label gate
     tensors: bytes  # safetensors: latents [C,T,H/8,W/8], text [L,D], pooled [P]
+    frames: int = 0  # in the window
+    shown_s: float = 0.0  # how long the model sees them: frames / encode.fps
+    speed: float = 1.0  # (end_s - start_s) / shown_s: above 1 in a time-lapse (encode.window uniform)
+    held: int = 0  # frames at encode.fps that the whole clip holds
+    text_cut: int = 0  # tokens of the prompt that did not fit
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the model sees of a clip: the first, middle and last picture of a decoded latent, for people."""
+
+    latent_id: str
+    clip_id: str
+    bucket: str
+    jpeg: bytes
 
 
 @dataclass(frozen=True)
@@ -311,7 +328,7 @@ class Run:
 NOUNS: dict[str, type] = {
     "files": File, "sources": Source, "clips": Clip, "scores": Score, "thumbnails": Thumbnail,
     "embeddings": Embedding, "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent,
-    "adapters": Adapter,
+    "decoded": Decoded, "adapters": Adapter,
     "steps": Step, "held_out": HeldOut, "generations": Generation, "verdicts": Verdict,
     "failures": Failure, "done": Done, "fingerprints": Fingerprint, "edits": Edit, "runs": Run,
 }  # fmt: skip

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from ptta_core import fleet, memo
 from ptta_core.config import ConfigError
-from ptta_core.ops import calibrate, report, runs
+from ptta_core.ops import calibrate, fates, report, runs
 from ptta_core.stages import RIVER, load
 from ptta_core.stages.select import require_some
 from ptta_core.view import Options, View
@@ -66,11 +66,12 @@ class Session:
         self.started = memo.now()
         self.run_id = runs.begin(view)
         self.report = ""
+        self.footage: dict[str, Any] = {}  # what is learnt of the selected clips, once the run has come so far
 
     def result(self) -> dict[str, Any]:
         """What a flow returns and the command line prints."""
         stages = {one.stage: one.counts() for one in self.outcomes}
-        return {"run_id": self.run_id, "stages": stages, "report": self.report}
+        return {"run_id": self.run_id, "stages": stages, "footage": self.footage, "report": self.report}
 
 
 _LAST: list[Session] = []
@@ -106,6 +107,7 @@ def _close(opened: Session, message: str) -> None:
     """Write the report and the record. Where that fails too, the message that ended the run comes first."""
     view = opened.view
     try:
+        opened.footage = fates.footage(view)
         path = report.write(view, opened.run_id, opened.started, opened.outcomes, message)
         opened.report = str(view.home / path)
         runs.finish(view, opened.run_id, opened.outcomes, message, path.as_posix())

@@ -35,7 +35,8 @@ HEAVY = ("torch", "torchvision", "cv2", "ray", "lancedb", "lance", "diffusers", 
 
 # imports run downwards only; ptta_core modules that are not named here are on the floor of memo
 FLOORS = [
-    ("ids", "whole", "rows", "expression", "section", "site", "config", "video", "buckets", "cartoon"),
+    ("ids", "whole", "rows", "expression", "section", "site", "clips_config", "config", "video", "buckets", "windows",
+     "labels", "cartoon"),
     ("models", "fleet", "cluster", "store", "lease"),
     ("memo", "view"), ("training", "report"), ("stages", "ops"), ("tasks",), ("flows",),
 ]  # fmt: skip

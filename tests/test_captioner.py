@@ -2,11 +2,15 @@
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from ptta_core.config import CaptionConfig, ModelRef
+from ptta_core import windows
+from ptta_core.buckets import TooSmall
+from ptta_core.config import CaptionConfig, EncodeConfig, ModelRef
+from ptta_core.fleet import Failed
 from ptta_core.ids import digest
 from ptta_core.models import captioner, tiny_vlm
 from ptta_core.models.captioner import CaptionItem, Facts, describe_facts
@@ -66,7 +70,69 @@ def test_caption_rows_are_named_by_what_they_say():
     assert (first.clip_id, second.clip_id) == ("c1", "c2")
     assert "right" in first.text and "left" in second.text
     assert first.labels == "" and first.captioner == "measured"
-    assert first.caption_id == digest("c1", first.text, "")
+    assert first.caption_id == digest("c1", ["0", "25/6"], first.text, "")  # the whole of 100 ticks of 1/24 s
+
+
+def window_of(rule, seconds, place=0):
+    """A window of 49 frames of a clip so long."""
+    return windows.of_length(Fraction(seconds), EncodeConfig(window=rule, frames=49)).windows[place]
+
+
+def test_a_window_is_described_as_the_model_sees_it():
+    writer = CaptionWriter(CaptionConfig())
+    clip = item(seconds=10.0)
+    whole, chunk, lapse = writer([clip, replace(clip, window=window_of("chunks", 10, 2), item_id="c1@4.083333"),
+                                  replace(clip, window=window_of("uniform", 10))])  # fmt: skip
+    assert (whole.start_s, whole.end_s) == (1.0, pytest.approx(1.0 + 100 / 24))
+    assert (chunk.start_s, chunk.end_s) == pytest.approx((1.0 + 98 / 24, 1.0 + 147 / 24))
+    assert "shot of 10 seconds" in whole.text and "shot of 2 seconds" in chunk.text
+    assert chunk.text.partition("seconds")[2] == whole.text.partition("seconds")[2]  # measured on the whole clip
+    assert lapse.text == ("A bright, colourful, sped-up shot of 2 seconds in blue, white and orange. "
+                          "The movement is very strong. The camera pans right quickly.")  # fmt: skip
+    assert len({one.caption_id for one in (whole, chunk, lapse)}) == 3
+
+
+def test_facts_of_a_time_lapse():
+    fast = replace(FACTS, zoom=1.1).at_speed(2.0)
+    assert (fast.motion_px, fast.object_px, fast.pan_x_px, fast.pan_y_px) == (24.0, 16.0, -23.0, 0.4)
+    assert fast.zoom == pytest.approx(1.21) and fast.timing == "mixed" and fast.palette == FACTS.palette
+    assert FACTS.at_speed(1.0) is FACTS
+    assert "sped-up" not in describe_facts(FACTS, 2.0, 1.1)  # nobody would call it that
+
+
+def test_a_clip_without_a_window_has_failed_and_no_captioner_is_asked():
+    writer = CaptionWriter(CaptionConfig())
+    asked = []
+    writer.captioner = lambda items: asked.extend(items) or [captioner.Words("a text") for _ in items]
+    small = replace(item("small"), unfit=TooSmall("9 x 9 px: both sides must be at least 16 px"))
+    first, failed, last = writer([item("c1"), small, item("c2")])
+    assert [one.clip_id for one in asked] == ["c1", "c2"] == [first.clip_id, last.clip_id]
+    assert failed == Failed("too_small", "no window to learn from: 9 x 9 px: both sides must be at least 16 px")
+
+
+def test_a_language_model_is_shown_the_window_and_nothing_else(tmp_path):
+    from ptta_core import video
+
+    path = tmp_path / "clip.mp4"
+    video.write_mp4(path, [np.full((64, 96, 3), 20 + 2 * index, np.uint8) for index in range(100)], 24.0, metadata={})
+    times = [frame.pts for frame in video.read_frames(str(path), stream=0, width=32, pixel="gray")]
+    base = Fraction(1, 24) / (times[1] - times[0])
+    end = times[-1] + times[1] - times[0]
+    clip = CaptionItem("c", str(path), times[0], end, str(base), 0, "", 0.0, 100 / 24, FACTS, 96, 64)
+
+    def shown(window, count):
+        frames = captioner.sample_frames(replace(clip, window=window), count)
+        return [round((frame.mean() - 20) / 2) for frame in frames]
+
+    def near(found, expected):
+        return len(found) == len(expected) and max(abs(a - b) for a, b in zip(found, expected)) <= 1  # of the codec
+
+    config = EncodeConfig(window="chunks", frames=33)
+    assert near(shown(None, 4), [12, 37, 62, 87])
+    for place, window in enumerate(windows.of_length(Fraction(100, 24), config).windows):
+        assert near(shown(window, 3), [33 * place + 5, 33 * place + 16, 33 * place + 27])
+    one = windows.Window(Fraction(50, 24), 1, Fraction(24))
+    assert near(shown(one, 8), [50])  # one picture, however many are asked for
 
 
 def test_nearest_frames():

@@ -1,31 +1,39 @@
-"""Encoding: the right frames at the right size, and ids that follow everything they depend on."""
+"""Encoding: the right pictures at the right size, and ids that follow everything they depend on."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from material import nasty
 
-from ptta_core import models
-from ptta_core.buckets import TooShort, TooSmall, bucket, bucket_name
+from ptta_core import looks, models
+from ptta_core.buckets import Cover, TooShort, TooSmall, bucket, bucket_name, cover, crop_of
 from ptta_core.config import BaseConfig, EncodeConfig, ModelRef
+from ptta_core.fleet import Failed
+from ptta_core.looks import LookItem
 from ptta_core.stages import encode
-from ptta_core.stages.encode import EncodeItem, LatentEncoder
+from ptta_core.stages.encode import EncodeItem, LatentEncoder, Looker
+from ptta_core.windows import plan
 
 BASE = BaseConfig(model=ModelRef(id="tiny:hunyuan", revision="0"), dtype="float32")
 CONFIG = EncodeConfig(area=32 * 48, frames=9)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def item(**changes: object) -> EncodeItem:
-    """A clip of 48 frames at 24 fps, 96 x 64 px, in a time base of 1/12288."""
-    plain = EncodeItem(
-        clip_id="clip", caption_id="caption", path="", start_pts=0, end_pts=24576, time_base="1/12288", stream=0,
-        crop="", start_s=0.0, end_s=2.0, width=96, height=64, text="a girl runs", labels='{"female":1.0}',
-    )  # fmt: skip
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+def item(config: EncodeConfig = CONFIG, place: int = 0, **changes: object) -> EncodeItem:
+    """A clip of 48 frames at 24 fps, 96 x 64 px, in a time base of 1/12288: the window of that place."""
+    clip = {
+        "clip_id": "clip", "caption_id": "caption", "path": "", "start_pts": 0, "end_pts": 24576,
+        "time_base": "1/12288", "stream": 0, "crop": "", "start_s": 0.0, "end_s": 2.0, "width": 96, "height": 64,
+        "text": "a girl runs", "labels": '{"female":1.0}',
+    } | changes  # fmt: skip
+    found = plan(clip, config)
+    return EncodeItem(**clip, window=found.windows[place], held=found.held)
+
+
 
 
 # ---------------------------------------------------------------------------------------------- buckets
@@ -69,97 +77,24 @@ def test_clips_that_fit_no_bucket() -> None:
     assert bucket_name(33, 512, 768) == "33x512x768"
 
 
-# ---------------------------------------------------------------------------------------------- windows
-
-
-def test_window_first_and_middle() -> None:
-    first = encode.window_of(item(), CONFIG)
-    assert (first.offset_s, first.end_s, first.frames) == (0, Fraction(9, 24), 9)
-    middle = encode.window_of(item(), EncodeConfig(area=32 * 48, frames=9, window="middle"))
-    assert middle.offset_s == Fraction(19, 24)  # whole frames: 19 before, 20 after
-
-
-def test_rounded_timestamps_do_not_cost_four_frames() -> None:
-    config = EncodeConfig(area=32 * 48, frames=33)
-    for milliseconds in (1374, 1375, 1376):  # 33 frames at 24 fps, give or take the container's rounding
-        assert encode.window_of(item(end_pts=milliseconds, time_base="1/1000"), config).frames == 33
-    assert encode.window_of(item(end_pts=1333, time_base="1/1000"), config).frames == 29
-
-
-def test_a_clip_shorter_than_a_frame_is_too_short() -> None:
-    with pytest.raises(TooShort):
-        encode.window_of(item(end_pts=400), CONFIG)
-
-
-# ------------------------------------------------------------------------------------- what is on screen
-
-
-def chosen(begins_s: list[Fraction], fps: int, count: int) -> list[int]:
-    window = encode.Window(Fraction(0), count, Fraction(fps), 16, 16)
-    pictures = ((at, np.array(index)) for index, at in enumerate(begins_s))
-    return [int(image) for image in encode.on_screen(pictures, window.times_s())]
-
-
-def at_rate(rate: Fraction, count: int, tick_s: Fraction | None = None) -> list[Fraction]:
-    times = [index / rate for index in range(count)]
-    return [round(time / tick_s) * tick_s for time in times] if tick_s else times
-
-
-MS = Fraction(1, 1000)
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        (at_rate(Fraction(24), 9), list(range(9))),
-        (at_rate(Fraction(24), 9, MS), list(range(9))),
-        (at_rate(Fraction(24000, 1001), 9), list(range(9))),
-        (at_rate(Fraction(12), 5), [0, 0, 1, 1, 2, 2, 3, 3, 4]),
-        (at_rate(Fraction(48), 18), [0, 2, 4, 6, 8, 10, 12, 14, 16]),
-        (at_rate(Fraction(48), 18, MS), [0, 2, 4, 6, 8, 10, 12, 14, 16]),
-        (at_rate(Fraction(30), 12), [0, 1, 3, 4, 5, 6, 8, 9, 10]),
-        (at_rate(Fraction(60), 24, MS), [1, 3, 6, 8, 11, 13, 16, 18, 21]),
-        ([Fraction(0), Fraction(5, 24)], [0, 0, 0, 0, 0, 1, 1, 1, 1]),  # a variable rate: a hold stays a hold
-        ([Fraction(2, 24)], [0] * 9),  # nothing earlier to show
-        ([], []),
-    ],
-)
-def test_on_screen(times: list[Fraction], expected: list[int]) -> None:
-    assert chosen(times, 24, 9) == expected
-
-
-def test_reading_stops_with_the_window() -> None:
-    read = []
-
-    def pictures() -> Iterator[tuple[Fraction, np.ndarray]]:
-        for index in range(1000):
-            read.append(index)
-            yield Fraction(index, 24), np.array(index)
-
-    list(encode.on_screen(pictures(), [Fraction(1, 48), Fraction(3, 48)]))
-    assert len(read) == 3
-
-
 # --------------------------------------------------------------------------------------------- geometry
 
 
 def test_cover_cuts_evenly_and_respects_the_crop() -> None:
-    assert encode.cover(item(), 32, 48) == encode.Cover(48, 32, 0, 0)
-    assert encode.cover(item(width=128, height=64), 32, 48) == encode.Cover(64, 32, 8, 0)
-    assert encode.cover(item(width=96, height=96), 32, 48) == encode.Cover(48, 48, 0, 8)
-    boxed = item(width=96, height=96, crop="0,16,96,64")  # bars of 16 px above and below
-    assert encode.crop_of(boxed) == (0, 16, 96, 64)
-    assert encode.cover(boxed, 32, 48) == encode.Cover(48, 48, 0, 8)
+    assert cover((96, 64), "", 32, 48) == Cover(48, 32, 0, 0)
+    assert cover((128, 64), "", 32, 48) == Cover(64, 32, 8, 0)
+    assert cover((96, 96), "", 32, 48) == Cover(48, 48, 0, 8)
+    assert crop_of("0,16,96,64", 96, 96) == (0, 16, 96, 64)  # bars of 16 px above and below
+    assert cover((96, 96), "0,16,96,64", 32, 48) == Cover(48, 48, 0, 8)
     with pytest.raises(ValueError, match="not inside"):
-        encode.crop_of(item(crop="0,16,96,64"))
+        crop_of("0,16,96,64", 96, 64)
 
 
 def test_cover_never_leaves_the_picture() -> None:
     for width in range(17, 400, 13):
         for height in range(17, 400, 11):
-            one = item(width=width, height=height)
             _, bucket_height, bucket_width = bucket(9, width, height, CONFIG)
-            place = encode.cover(one, bucket_height, bucket_width)
+            place = cover((width, height), "", bucket_height, bucket_width)
             assert 0 <= place.left <= place.width - bucket_width and 0 <= place.top <= place.height - bucket_height
 
 
@@ -183,10 +118,17 @@ def worker(models_folder: str) -> LatentEncoder:
 
 
 def stripes(index: int) -> np.ndarray:
-    """A picture whose brightness names its frame and whose halves differ."""
-    picture = np.full((64, 96, 3), 20 + 4 * index, np.uint8)
-    picture[:, 48:] = 235 - 4 * index
+    """A picture whose halves are the digits of its number to base 8, as brightness."""
+    picture = np.full((64, 96, 3), 20 + 28 * (index // 8), np.uint8)
+    picture[:, 48:] = 20 + 28 * (index % 8)
     return picture
+
+
+def numbers(images: np.ndarray) -> list[int]:
+    """The numbers of such pictures, read back from images [T,32,48,3]."""
+    digits = [(images[:, :, half].mean((1, 2, 3)) - 20) / 28 for half in (slice(4, 20), slice(28, 44))]
+    assert np.abs(digits - np.round(digits)).max() < 0.2
+    return [round(8 * left + right) for left, right in np.round(digits).T]
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +142,29 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> EncodeItem:
     return item(path=str(path), start_pts=times[0], end_pts=times[-1] + times[1] - times[0], time_base=str(probed))
 
 
-def test_read_window_takes_the_windows_frames(clip: EncodeItem) -> None:
-    config = EncodeConfig(area=32 * 48, frames=9, window="middle")
-    images = encode.read_window(clip, encode.window_of(clip, config))
-    assert images.shape == (9, 32, 48, 3) and images.dtype == np.uint8
-    left, right = images[:, :, 4:20].mean((1, 2, 3)), images[:, :, 28:44].mean((1, 2, 3))
-    expected = 20 + 4.0 * np.arange(19, 28)
-    assert np.abs(left - expected).max() < 4 and np.abs(right - (255 - expected)).max() < 4
+def windows(clip: EncodeItem, rule: str, frames: int = 9) -> list[EncodeItem]:
+    """The clip's windows under a rule."""
+    config = EncodeConfig(area=32 * 48, frames=frames, window=rule)  # type: ignore[arg-type]
+    return [dataclasses.replace(clip, window=one) for one in plan(dataclasses.asdict(clip), config).windows]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("first", [range(9)]),
+        ("middle", [range(19, 28)]),
+        ("chunks", [range(9), range(9, 18), range(18, 27), range(27, 36), range(36, 45)]),  # 45, 46, 47 are the rest
+        # (index + 3/7) * 48 / 9: the picture on screen then
+        ("uniform", [[2, 7, 12, 18, 23, 28, 34, 39, 44]]),
+    ],
+)
+def test_read_window_takes_the_windows_frames(clip: EncodeItem, rule: str, expected: list[list[int]]) -> None:
+    found = windows(clip, rule)
+    assert len(found) == len(expected)
+    for one, frames in zip(found, expected):
+        images = encode.read_window(one, 32, 48)
+        assert images.shape == (9, 32, 48, 3) and images.dtype == np.uint8
+        assert numbers(images) == list(frames)
 
 
 def test_latent_row(worker: LatentEncoder, clip: EncodeItem) -> None:
@@ -215,11 +173,12 @@ def test_latent_row(worker: LatentEncoder, clip: EncodeItem) -> None:
     row = worker([clip])[0]
     assert (row.bucket, row.start_s, row.end_s, row.prompt) == ("9x32x48", 0.0, 9 / 24, "a girl runs")
     assert (row.clip_id, row.caption_id, row.labels) == ("clip", "caption", '{"female":1.0}')
+    assert (row.frames, row.shown_s, row.speed, row.held, row.text_cut) == (9, 9 / 24, 1.0, 48, 0)
     tensors = load(row.tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert shapes == {"latents": (16, 3, 4, 6), "text": (row.text_tokens, 32), "pooled": (16,)}
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.bfloat16"}
-    images = encode.read_window(clip, encode.window_of(clip, CONFIG))
+    images = encode.read_window(clip, 32, 48)
     direct = worker.encoder.latents(images, row.latent_id)
     assert (tensors["latents"].float() - direct).abs().max() < 0.02 * direct.abs().max()
 
@@ -233,6 +192,27 @@ def test_same_inputs_same_bytes_wherever_the_file_lies(
     assert another([dataclasses.replace(clip, path=str(moved))]) == worker([clip])
 
 
+def test_a_time_lapse_says_its_speed(worker: LatentEncoder, clip: EncodeItem) -> None:
+    row = worker(windows(clip, "uniform"))[0]
+    assert (row.start_s, row.end_s, row.frames, row.shown_s, row.held) == (0.0, 2.0, 9, 9 / 24, 48)
+    assert row.speed == pytest.approx((row.end_s - row.start_s) / row.shown_s) == pytest.approx(48 / 9)
+
+
+def test_the_windows_of_a_clip_are_latents_of_their_own(worker: LatentEncoder, clip: EncodeItem) -> None:
+    rows = worker(windows(clip, "chunks"))
+    assert len({row.latent_id for row in rows}) == len({row.tensors for row in rows}) == len(rows) == 5
+    assert [row.start_s for row in rows] == pytest.approx([place * 9 / 24 for place in range(5)])
+    assert all(row.end_s == pytest.approx(row.start_s + 9 / 24) for row in rows)
+    assert rows[0] == worker([clip])[0]  # the first chunk is the first window
+
+
+def test_a_prompt_that_is_cut_says_by_how_much(worker: LatentEncoder, clip: EncodeItem) -> None:
+    fits, long = worker([dataclasses.replace(clip, text=text) for text in ("a " * 200, "a " * 300)])
+    assert fits.text_cut == 0 and fits.text_tokens < 256
+    assert long.text_tokens == 256
+    assert long.text_cut == 300 - 200 + fits.text_tokens - 256  # a token a word more
+
+
 @pytest.mark.parametrize("field", ["clip_id", "caption_id", "text", "fingerprint", "window", "area", "trigger"])
 def test_everything_that_matters_changes_the_id(
     worker: LatentEncoder, clip: EncodeItem, models_folder: str, field: str
@@ -241,8 +221,10 @@ def test_everything_that_matters_changes_the_id(
     match field:
         case "fingerprint":
             fingerprint = "another"
-        case "window" | "area" | "trigger":
-            config = CONFIG.model_copy(update={field: {"window": "middle", "area": 32 * 32, "trigger": "ptta"}[field]})
+        case "window":
+            one = windows(clip, "middle")[0]
+        case "area" | "trigger":
+            config = CONFIG.model_copy(update={field: {"area": 32 * 32, "trigger": "ptta"}[field]})
         case _:
             one = dataclasses.replace(clip, **{field: "another"})
     changed = LatentEncoder(config, BASE, models_folder, fingerprint, device="cpu")([one])[0]
@@ -263,10 +245,109 @@ def test_real_footage(models_folder: str) -> None:
     path = str(DATA / "clips" / "sintel_wing_1280x544.mp4")
     times = [frame.pts for frame in video.read_frames(path, stream=0, width=64, height=32, pixel="rgb24")]
     step = times[1] - times[0]
+    config = EncodeConfig(area=96 * 96, frames=33)
     real = item(
-        path=path, start_pts=times[0], end_pts=times[-1] + step, time_base=str(Fraction(1, 24) / step), width=1280,
-        height=544, end_s=1.875,
+        config, path=path, start_pts=times[0], end_pts=times[-1] + step, time_base=str(Fraction(1, 24) / step),
+        width=1280, height=544, end_s=1.875,
     )  # fmt: skip
-    row = LatentEncoder(EncodeConfig(area=96 * 96, frames=33), BASE, models_folder, "f", device="cpu")([real])[0]
+    row = LatentEncoder(config, BASE, models_folder, "f", device="cpu")([real])[0]
     assert row.bucket == "33x64x144"
     assert models.describe(BASE.model).startswith("tiny:")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("portrait_9x16.mp4", (128, 80)), ("rotated_90.mp4", (128, 80)), ("tiny_16x16.mp4", (16, 16)),
+        ("odd_dimensions_427x241_vp9.webm", (80, 128)), ("one_frame_64x64.mp4", (64, 64)),
+        ("variable_frame_rate.mp4", (80, 128)),
+    ],
+)  # fmt: skip
+def test_upright_odd_and_tiny_footage(name: str, size: tuple[int, int]) -> None:
+    """Whole files as clips, shorter than encode.frames: all that they hold, upright, in their bucket's size."""
+    from ptta_core import video
+
+    path = nasty(name)
+    info = video.probe(path)
+    times = [frame.pts for frame in video.read_frames(path, stream=info.stream, width=32, pixel="gray")]
+    step = (times[1] - times[0]) if len(times) > 1 else round(Fraction(1, 24) / Fraction(info.time_base))
+    config = EncodeConfig(area=96 * 96, frames=301)
+    real = item(
+        config, path=path, start_pts=times[0], end_pts=times[-1] + max(1, step), time_base=info.time_base,
+        stream=info.stream, width=info.width, height=info.height, end_s=float(len(times)),
+    )  # fmt: skip
+    assert encode.size_of(real, config) == size
+    images = encode.read_window(real, *size)
+    assert images.shape == (real.window.frames, *size, 3)
+    assert real.window.frames % 4 == 1 and real.held - 4 < real.window.frames <= real.held < 301
+
+
+# ----------------------------------------------------------------------------------- what people look at
+
+
+def test_looks_are_a_few_of_each_bucket_whatever_the_order() -> None:
+    latents = [LookItem(f"{bucket}-{number}", "c", bucket) for bucket, many in (("a", 50), ("b", 2), ("c", 7))
+               for number in range(many)]  # fmt: skip
+    found = looks.choose(latents)
+    assert Counter(one.bucket for one in found) == {"a": looks.A_BUCKET, "b": 2, "c": looks.A_BUCKET}
+    assert set(looks.choose(latents[::-1])) == set(found)
+    assert {one for one in found if one.bucket != "a"} < set(looks.choose([one for one in latents if one not in found
+                                                                           or one.bucket != "a"]))  # fmt: skip
+    many = [LookItem(f"{bucket}-{number}", "c", str(bucket)) for bucket in range(60) for number in range(bucket + 1)]
+    chosen = looks.choose(many)
+    assert len(chosen) == looks.MOST and len({one.bucket for one in chosen}) == looks.MOST  # one each of the fullest
+    assert min(int(one.bucket) for one in chosen) == 60 - looks.MOST
+
+
+def test_a_look_is_the_decoded_latent(worker: LatentEncoder, clip: EncodeItem, models_folder: str) -> None:
+    import io
+
+    import torch
+    from PIL import Image
+    from safetensors.torch import load
+
+    row = worker([clip])[0]
+    looker = Looker(BASE, models_folder, device="cpu")
+    made, missing = looker([LookItem(row.latent_id, "clip", row.bucket, row.tensors), LookItem("gone", "clip", "x")])
+    assert isinstance(missing, Failed) and missing.kind == "no_latent" and missing.retryable
+    assert (made.latent_id, made.clip_id, made.bucket) == (row.latent_id, "clip", "9x32x48")  # type: ignore[union-attr]
+    vae = worker.encoder.vae
+    with torch.no_grad():
+        direct = vae.decode(load(row.tensors)["latents"][None].float() / vae.config.scaling_factor).sample[0]
+    expected = ((direct.clamp(-1, 1) + 1) * 127.5).permute(1, 2, 3, 0).numpy()
+    picture = np.asarray(Image.open(io.BytesIO(made.jpeg)).convert("RGB"), np.float64)  # type: ignore[union-attr]
+    assert picture.shape == (32, 3 * 48 + 2 * looks.GAP_PX, 3)
+    for place, frame in enumerate((0, 4, 8)):
+        left = place * (48 + looks.GAP_PX)
+        assert np.abs(picture[:, left : left + 48].mean((0, 1)) - expected[frame].mean((0, 1))).max() < 6
+
+
+def test_a_strip_shows_a_short_video_once() -> None:
+    assert looks.strip(np.zeros((1, 16, 32, 3), np.uint8)).shape == (16, 32, 3)
+
+
+# -------------------------------------------------------------------------------------------- how it tiles
+
+
+def test_the_vae_tiles_as_the_fingerprint_says(models_folder: str) -> None:
+    """What is written into the fingerprint is what the VAE does, and it changes what comes out of it."""
+    import torch
+
+    from ptta_core.buckets import TILING
+    from ptta_core.models import hunyuan
+
+    path, revision = models.resolve(BASE.model, models_folder)
+    vae = hunyuan.load_vae(path, revision, "float32")
+    assert vae.use_tiling and vae.use_framewise_encoding
+    assert (vae.tile_sample_min_height, vae.tile_sample_stride_width) == (TILING["side_px"], TILING["side_stride_px"])
+    assert (vae.tile_sample_min_num_frames, vae.tile_sample_stride_num_frames) == (TILING["frames"],
+                                                                                   TILING["frames_stride"])  # fmt: skip
+    assert not hunyuan.load_vae(path, revision, "float32", tile=False).use_tiling
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for frames, alike in ((17, True), (21, False)):  # longer ones go in tiles of time, with tile=False too
+            video = torch.randn(1, 3, frames, 32, 32, generator=generator)
+            vae.use_framewise_encoding = True
+            tiled = vae.encode(video).latent_dist.mean
+            vae.use_framewise_encoding = False
+            assert torch.equal(tiled, vae.encode(video).latent_dist.mean) == alike

@@ -157,6 +157,8 @@ def test_prompt_files_carry_labels(tmp_path: Path) -> None:
     recipe = Recipe.model_validate({"train": {"gate": "label"}})
     assert generate.labels_for(found[0], recipe) == '{"male":1}' and generate.labels_for(found[1], recipe) == ""
     assert generate.labels_for(found[0], Recipe()) == ""  # no gate reads them
+    assert json.loads(generate.labels_for(Prompt("A woman."), recipe)) == {"female": 1.0}  # read from the words
+    assert generate.labels_for(Prompt("A woman."), Recipe()) == ""
     with pytest.raises(StageError, match=r"robot.*none is among.*male, female, object, background"):
         generate.labels_for(Prompt("a", '{"robot":1}'), recipe)
 

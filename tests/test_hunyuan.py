@@ -136,15 +136,15 @@ def test_text_is_what_the_pipeline_embeds(encoder: hunyuan.Encoder, pipeline: An
     prompts = ["a girl runs", "a red ball on the grass, {braces} and %s", ""]
     text_BLD, pooled_BP, mask_BL = pipeline.encode_prompt(prompts)
     for row, found in enumerate(encoder.text(prompts)):
-        assert found.tokens == int(mask_BL[row].sum()) == len(found.text) and not found.truncated
+        assert found.tokens == int(mask_BL[row].sum()) == len(found.text) and not found.cut
         torch.testing.assert_close(found.text, text_BLD[row, : found.tokens].detach(), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.pooled, pooled_BP[row].detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_long_prompts_are_cut_and_say_so(encoder: hunyuan.Encoder) -> None:
     fits, cut = encoder.text(["a " * 200, "a " * 300])
-    assert not fits.truncated and fits.tokens < 256
-    assert cut.truncated and cut.tokens == 256
+    assert not fits.cut and fits.tokens < 256
+    assert cut.tokens == 256 and cut.cut == fits.tokens + 100 - 256  # a token a word
 
 
 def test_the_tokenizer_file_is_followed_whatever_class_the_folder_names(copy: Path, encoder: hunyuan.Encoder) -> None:

@@ -1,10 +1,15 @@
-"""What a clip shows, in words: from what was measured, or from a video-language model.
+"""What a window of a clip shows, in words: from what was measured, or from a video-language model.
 
-Labels stay "" (unknown): neither captioner says which share of a clip shows what, and a guess would be an invention.
+A caption speaks of the frames that the model will learn with it (windows.py). A language model is shown pictures of
+the window only. What was measured, was measured on the whole clip: of a window the measured captioner says its length,
+and where it is a time-lapse, its motion as it then looks.
+
+Neither captioner knows which share of a clip shows what: labels come from the words, by labels.labels_of.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +17,11 @@ import numpy as np
 
 from ptta_core.config import CaptionConfig, ModelRef
 from ptta_core.models import resolve
-from ptta_core.models.frames import Nearest
+from ptta_core.models.frames import EmptyClip
 from ptta_core.rows import Score
+from ptta_core.windows import Window
 
+SPED_UP = 1.25  # from here on a time-lapse is called one
 FRAME_SIDE_PX = 448  # the shorter side's size for a language model; its processor resizes further
 
 
@@ -38,14 +45,25 @@ class Facts:
         """The facts of a score row."""
         return cls(**{name: getattr(score, name) for name in cls.__dataclass_fields__})
 
+    def at_speed(self, speed: float) -> "Facts":
+        """The facts as a time-lapse of `speed` times the clip's own shows them, as far as motion goes on as it is.
+
+        Shifts and zoom are per time; on which frames it was drawn cannot be seen any more.
+        """
+        if speed == 1:
+            return self
+        shifts = {name: speed * getattr(self, name) for name in ("motion_px", "object_px", "pan_x_px", "pan_y_px")}
+        timing = self.timing if self.timing == "still" else "mixed"
+        return replace(self, **shifts, zoom=self.zoom**speed, timing=timing)
+
 
 @dataclass(frozen=True)
 class CaptionItem:
-    """A clip to caption: a span of a file, and what was measured on it."""
+    """A window of a clip to caption: a span of a file, and what was measured on the clip."""
 
     clip_id: str
     path: str  # absolute
-    start_pts: int
+    start_pts: int  # of the clip
     end_pts: int
     time_base: str
     stream: int
@@ -56,6 +74,20 @@ class CaptionItem:
     width: int = 0  # px, as shown; 0 counts as 16:9
     height: int = 0
     cleanup: str = ""  # how the source's fields are undone
+    window: Window | None = None  # None: the whole clip
+    item_id: str = ""  # see windows.item_id
+    unfit: ValueError | None = None  # why the clip has no window: nothing can be learnt from it
+
+    def span_s(self) -> tuple[Fraction, Fraction]:
+        """(from, to) of the window, in seconds from the clip's beginning."""
+        whole = (self.end_pts - self.start_pts) * Fraction(self.time_base)
+        return (self.window.offset_s, self.window.end_s) if self.window else (Fraction(0), whole)
+
+    def words(self) -> str:
+        """What was measured, of this window, in words."""
+        if self.window is None:
+            return describe_facts(self.facts, self.end_s - self.start_s)
+        return describe_facts(self.facts, float(self.window.shown_s), float(self.window.speed))
 
 
 class Words(NamedTuple):
@@ -75,7 +107,7 @@ def make_captioner(config: CaptionConfig, device: str = "cpu", models_folder: st
     """The captioner that the recipe names. Raises ValueError when transformers has no model."""
     match config.captioner:
         case "measured":
-            return lambda items: [Words(describe_facts(item.facts, item.end_s - item.start_s)) for item in items]
+            return lambda items: [Words(item.words()) for item in items]
         case "transformers":
             if config.model is None:
                 raise ValueError("caption.captioner transformers needs caption.model (id and revision)")
@@ -86,17 +118,19 @@ def make_captioner(config: CaptionConfig, device: str = "cpu", models_folder: st
 # ------------------------------------------------------------------------------------------------- measured
 
 
-def describe_facts(facts: Facts, seconds: float) -> str:
+def describe_facts(facts: Facts, seconds: float, speed: float = 1.0) -> str:
     """One to three plain sentences from what was measured; says nothing that was not.
 
+    seconds: how long it lasts as it is seen. speed: above 1 for a time-lapse.
     Motion words follow Open-Sora's buckets (px per 0.625 s at 320 x 576): under 0.5 none, 2 little, 10 some, 20 strong.
     """
-    sentences = [_shot(facts, seconds), _motion(facts), _camera(facts)]
+    seen = facts.at_speed(speed)
+    sentences = [_shot(seen, seconds, speed), _motion(seen), _camera(seen)]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
 
 
-def _shot(facts: Facts, seconds: float) -> str:
-    kind = ", ".join(word for word in (_light(facts), _colour(facts)) if word)
+def _shot(facts: Facts, seconds: float, speed: float) -> str:
+    kind = ", ".join(word for word in (_light(facts), _colour(facts), "sped-up" if speed >= SPED_UP else "") if word)
     return f"a {f'{kind} ' if kind else ''}shot of {_seconds(seconds)}{_palette(facts.palette)}"
 
 
@@ -237,20 +271,22 @@ def load_vlm(
 
 
 def sample_frames(item: CaptionItem, count: int) -> list[np.ndarray]:
-    """The frames nearest to the middles of `count` equal parts of a clip, in order: uint8 RGB [H,W,3] each.
+    """What is on screen in the middles of `count` equal parts of a window, in order: uint8 RGB [H,W,3] each.
 
-    A clip with fewer frames gives each of them once. Raises video's errors, and EmptyClip for a span without frames.
+    A picture that is held comes once. Raises video's errors, and EmptyClip for a span without frames.
     """
     from ptta_core import video
 
-    nearest = Nearest(item.start_pts, item.end_pts, [(part + 0.5) / count for part in range(count)])
+    first_s, last_s = item.span_s()
+    times_s = [first_s + (last_s - first_s) * Fraction(2 * part + 1, 2 * count) for part in range(count)]
     width, height = _frame_size(item)
-    for frame in video.read_frames(
-        item.path, stream=item.stream, start_pts=item.start_pts, end_pts=item.end_pts, width=width, height=height,
-        pixel="rgb24", crop=item.crop, cleanup=item.cleanup,
-    ):  # fmt: skip
-        nearest.offer(frame)
-    return nearest.distinct()
+    frames = video.read_shown(
+        item.path, times_s, start_pts=item.start_pts, end_pts=item.end_pts, time_base=Fraction(item.time_base),
+        stream=item.stream, width=width, height=height, pixel="rgb24", crop=item.crop, cleanup=item.cleanup,
+    )  # fmt: skip
+    if not frames:
+        raise EmptyClip(f"no frames between pts {item.start_pts} and {item.end_pts}")
+    return [frame.image for frame in {frame.index: frame for frame in frames}.values()]
 
 
 def _frame_size(item: CaptionItem) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from ptta_core.buckets import TILING
 from ptta_core.models import fp8
 
 TIME_UNITS = 1000.0  # the transformer takes t in 0..1000, kept float; guidance comes in the same unit
@@ -45,7 +46,7 @@ class Text(NamedTuple):
     text: torch.Tensor  # [L, D], real tokens only
     pooled: torch.Tensor  # [P]
     tokens: int  # L
-    truncated: bool  # the prompt was longer than 256 tokens
+    cut: int  # tokens that the model was not shown: those of the prompt's end, above 256
 
 
 def torch_dtype(name: str | torch.dtype) -> torch.dtype:
@@ -105,12 +106,17 @@ def load_vae(
     path: str, revision: str | None = None, dtype: str | torch.dtype = "bfloat16", device: Device = "cpu",
     tile: bool = True,
 ) -> AutoencoderKLHunyuanVideo:  # fmt: skip
-    """The VAE, frozen. `tile`: pictures over 256 px wide or high in overlapping tiles; in time it always tiles."""
+    """The VAE, frozen. `tile`: pictures over 256 px wide or high in overlapping tiles; in time it always tiles.
+
+    Its tiles are those of buckets.TILING, whatever the library's defaults.
+    """
     vae = AutoencoderKLHunyuanVideo.from_pretrained(
         path, subfolder="vae", revision=revision, torch_dtype=torch_dtype(dtype), use_safetensors=True
     )
-    if tile:
-        vae.enable_tiling()
+    side, side_stride = TILING["side_px"], TILING["side_stride_px"]
+    vae.enable_tiling(side, side, TILING["frames"], side_stride, side_stride, TILING["frames_stride"])
+    if not tile:
+        vae.disable_tiling()
     return vae.requires_grad_(False).eval().to(device)
 
 
@@ -174,8 +180,8 @@ class TextEncoder:
         )
         tokens = int(mask_1L.sum())
         whole = len(self.tokenizer(TEMPLATE["template"].format(prompt)).input_ids)
-        truncated = whole > MAX_TEXT_TOKENS + TEMPLATE["crop_start"]
-        return Text(_finite(text_1LD[0, :tokens], "text").cpu(), _finite(pooled_1P[0], "text").cpu(), tokens, truncated)
+        cut = max(0, whole - TEMPLATE["crop_start"] - MAX_TEXT_TOKENS)
+        return Text(_finite(text_1LD[0, :tokens], "text").cpu(), _finite(pooled_1P[0], "text").cpu(), tokens, cut)
 
 
 class Encoder:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from ptta_core import columns as cols
 from ptta_core.memo import StageError
-from ptta_core.report.data import ClipCard, Columns
-from ptta_core.rows import Thumbnail
+from ptta_core.report.data import ClipCard, Columns, LookCard
+from ptta_core.rows import Decoded, Thumbnail
 from ptta_core.view import View
 
 MOST_CARDS = 12_000
@@ -124,3 +124,21 @@ def thumbnails(view: View, wanted: set[str]) -> dict[str, bytes]:
     found = found.filter(pc.is_in(found["clip_id"], pa.array(sorted(wanted), pa.string())))
     keys = dict(zip(found["key"].to_pylist(), found["clip_id"].to_pylist()))
     return {keys[key]: jpeg for key, jpeg in view.store.take_bytes("thumbnails", sorted(keys), "jpeg").items()}
+
+
+def looks(view: View) -> list[LookCard]:
+    """The decoded latents of this run, by bucket and id, with what was learnt with them; [] before encode."""
+    found = table(view, "encode", ["key", "latent_id"], Decoded)
+    if found is None or not found.num_rows:
+        return []
+    keys = dict(zip(found["key"].to_pylist(), found["latent_id"].to_pylist()))
+    pictures = {keys[key]: jpeg for key, jpeg in view.store.take_bytes("decoded", sorted(keys), "jpeg").items()}
+    columns = ["latent_id", "clip_id", "bucket", "start_s", "end_s", "prompt", "speed"]
+    latents = view.rows("encode", columns, ordered=False)
+    rows = latents.filter(pc.is_in(latents["latent_id"], pa.array(sorted(pictures), pa.string()))).to_pylist()
+    names = view.source_names()
+    files = {clip["clip_id"]: Path(names[clip["source_id"]]).name
+             for clip in view.clip_rows({row["clip_id"] for row in rows})}  # fmt: skip
+    return [LookCard(row["clip_id"], row["bucket"], files[row["clip_id"]], row["start_s"], row["end_s"], row["prompt"],
+                     pictures[row["latent_id"]], row["speed"] or 1.0)
+            for row in sorted(rows, key=lambda row: (row["bucket"], row["latent_id"]))]  # fmt: skip

@@ -72,10 +72,12 @@ def _model(field: str, ref: ModelRef, view: View) -> Finding:
 
 
 def _prompts(view: View) -> Finding:
-    from ptta_core.stages.generate import read_prompts
+    from ptta_core.stages.generate import labels_for, read_prompts
 
     try:
-        return Finding("prompts", True, f"{len(read_prompts(view.recipe.generate))} prompts")
+        prompts = read_prompts(view.recipe.generate)
+        labelled = sum(bool(labels_for(one, view.recipe)) for one in prompts)
+        return Finding("prompts", True, f"{len(prompts)} prompts{f', {labelled} with labels' if labelled else ''}")
     except (StageError, ValueError, KeyError) as error:
         return Finding("prompts", False, str(error))
 

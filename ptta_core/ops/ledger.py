@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,13 +10,17 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ptta_core.config import ConfigError, Site
+from ptta_core.looks import PREFIX
 from ptta_core.ops import runs
 from ptta_core.ops.edits import beginning
+from ptta_core.ops.fates import ClipFate, admit_rule, fates, footage
 from ptta_core.ops.show import open_store
 from ptta_core.rows import Source
+from ptta_core.stages.encode import admitted
 from ptta_core.stages.select import rule_of
 from ptta_core.store import Store
 from ptta_core.view import View
+from ptta_core.windows import clip_of
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,10 @@ class Stage:
 
     stage: str
     noun_in: str
-    count_in: int
+    count_in: float  # a whole number but for seconds
     noun_out: str
-    count_out: int
-    lost: dict[str, int]  # why -> how many
+    count_out: float
+    lost: dict[str, Any]  # why -> how many
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,17 @@ def reached(view: View, name: str) -> bool:
 
 
 def funnel(view: View) -> list[Stage]:
-    """One Stage a decision of the river that the run reached, from files to latents."""
+    """One Stage a decision of the river that the run reached, from files to latents; then what is learnt of the clips.
+
+    The last two take the selected clips up again, once counted and once in seconds: see fates.py.
+    """
     steps = [_gather, _split, _score, _select, _caption, _admit, _encode]
-    return [step(view) for step in steps if reached(view, step.__name__[1:])]
+    found = [step(view) for step in steps if reached(view, step.__name__[1:])]
+    if learnt := footage(view):
+        clips, seconds = learnt["clips"], learnt["seconds"]
+        found.append(Stage("clips", "selected", clips["selected"], "learnt whole", clips["whole"], learnt["causes"]))
+        found.append(Stage("seconds", "selected", seconds["selected"], "learnt", seconds["learnt"], seconds["lost"]))
+    return found
 
 
 def _gather(view: View) -> Stage:
@@ -97,26 +108,21 @@ def _select(view: View) -> Stage:
 
 
 def _caption(view: View) -> Stage:
-    kept = len(set(view.items("caption").input_ids))
-    return _stage("caption", "kept clips", kept, "captions", _count(view, "caption"), _failed(view, "caption"))
+    windows = len(set(view.items("caption").input_ids))
+    noun = "windows" if view.recipe.caption.of == "window" else "kept clips"
+    return _stage("caption", noun, windows, "captions", _count(view, "caption"), _failed(view, "caption"))
 
 
 def _admit(view: View) -> Stage:
     rows = view.rows("admit", ["kept", "reason"]).to_pylist()
     lost = Counter(f"refused: {admit_rule(row['reason'])}" for row in rows if not row["kept"])
-    admitted = sum(row["kept"] for row in rows)
-    return _stage("admit", "captions", _count(view, "caption"), "admitted clips", admitted, lost)
+    kept = sum(row["kept"] for row in rows)
+    return _stage("admit", "captions", _count(view, "caption"), "admitted captions", kept, lost)
 
 
 def _encode(view: View) -> Stage:
-    admitted = len(set(view.items("encode").input_ids))
-    return _stage("encode", "admitted clips", admitted, "latents", _count(view, "encode"), _failed(view, "encode"))
-
-
-def admit_rule(reason: str) -> str:
-    """The field of the recipe that a refused caption's reason names."""
-    found = re.search(r"min_words|max_words|max_repeats", reason)
-    return f"admit.{found[0]}" if found else "unknown"
+    windows = sum(1 for _ in admitted(view))
+    return _stage("encode", "admitted windows", windows, "latents", _count(view, "encode"), _failed(view, "encode"))
 
 
 def _count(view: View, name: str) -> int:
@@ -124,7 +130,8 @@ def _count(view: View, name: str) -> int:
 
 
 def _failed(view: View, name: str) -> Counter[str]:
-    return Counter(f"failed: {row['kind']}" for row in view.open_failures(name))
+    rows = [row for row in view.open_failures(name) if not row["item_id"].startswith(PREFIX)]  # pictures for people
+    return Counter(f"failed: {row['kind']}" for row in rows)
 
 
 def _stage(stage: str, noun_in: str, count_in: int, noun_out: str, count_out: int, lost: Counter[str]) -> Stage:
@@ -148,7 +155,8 @@ def explain(view: View, asked: str) -> list[Fate]:
     if pc.any(pc.starts_with(known, asked)).as_py():
         return _source(view, beginning(known, asked, "source"))
     known = view.store.read("clips", ["clip_id"])["clip_id"].unique()
-    return [clip_fate(view, beginning(known, asked, "clip"))]
+    clip_id = beginning(known, asked, "clip")
+    return [clip_fate(view, clip_id, _learnt(view, [clip_id]))]
 
 
 def _files(view: View, asked: str) -> list[Fate]:
@@ -191,38 +199,53 @@ def _source(view: View, source_id: str, path: str = "") -> list[Fate]:
         return [Fate(what, name, "not reached", "split", "the run ended before")]
     table = view.rows("split", ["clip_id", "source_id", "start_s"])
     clips = table.filter(pc.equal(table["source_id"], source_id)).sort_by("start_s")["clip_id"].to_pylist()
-    fates = [clip_fate(view, clip_id) for clip_id in clips]
-    ends = ", ".join(f"{count} {end}" for end, count in Counter(fate.end for fate in fates).most_common())
+    learnt = _learnt(view, clips)
+    ended = [clip_fate(view, clip_id, learnt) for clip_id in clips]
+    ends = ", ".join(f"{count} {end}" for end, count in Counter(fate.end for fate in ended).most_common())
     licence = f"; licence {names[source_id]['licence']}" if names[source_id]["licence"] else ""
-    end = "in the dataset" if any(fate.end == "in the dataset" for fate in fates) else "not in the dataset"
-    return [Fate(what, name, end, "split", f"{len(clips)} clips: {ends or 'none'}{licence}"), *fates]
+    end = "in the dataset" if any(fate.end == "in the dataset" for fate in ended) else "not in the dataset"
+    return [Fate(what, name, end, "split", f"{len(clips)} clips: {ends or 'none'}{licence}"), *ended]
 
 
-def clip_fate(view: View, clip_id: str) -> Fate:
-    """How far a clip came in the run, and why no further."""
-    why = ""
-    if not reached(view, "split") or not _row(view, "split", clip_id):
+def clip_fate(view: View, clip_id: str, learnt: dict[str, ClipFate]) -> Fate:
+    """How far a clip came in the run, and why no further. learnt: see _learnt."""
+    if not reached(view, "split") or not _rows(view, "split", clip_id):
         return Fate("clip", clip_id, "not reached", "split",
                     "no clip of the last run: its source is not there, or it is split otherwise now")  # fmt: skip
+    why, last = "", "split"
     for name in ("score", "select", "caption", "admit", "encode"):
         if not reached(view, name):
             break
-        row = _row(view, name, clip_id)
-        if row is None:
-            failures = [one for one in view.open_failures(name) if one["item_id"] == clip_id]
-            return _failure("clip", clip_id, failures[0]) if failures else Fate(
-                "clip", clip_id, "not reached", name, f"not done yet{f'; {why}' if why else ''}")  # fmt: skip
-        if row.get("kept") is False:
-            return Fate("clip", clip_id, "rejected", name, row["reason"])
-        why = row["reason"] if name == "select" else why
-    return Fate("clip", clip_id, "in the dataset", name if reached(view, name) else "split", why)
+        if name == "encode":
+            one = learnt[clip_id]
+            return _lost(view, name, clip_id, why) if not one.latents else Fate(
+                "clip", clip_id, "in the dataset", name, f"{why}; learnt {one.fate}: {one.why}")  # fmt: skip
+        rows = _rows(view, name, clip_id)
+        if not rows:
+            return _lost(view, name, clip_id, why)
+        if not any(row.get("kept", True) for row in rows):
+            return Fate("clip", clip_id, "rejected", name, rows[0]["reason"])
+        why, last = rows[0]["reason"] if name == "select" else why, name
+    return Fate("clip", clip_id, "in the dataset", last, why)
 
 
-def _row(view: View, name: str, clip_id: str) -> dict[str, Any] | None:
+def _learnt(view: View, clips: list[str]) -> dict[str, ClipFate]:
+    """What became of those of the clips that were selected, once a run has reached encode."""
+    return {one.clip_id: one for one in fates(view, clips)} if reached(view, "encode") else {}
+
+
+def _lost(view: View, name: str, clip_id: str, why: str) -> Fate:
+    """A clip that a stage has no row of: it failed, or its turn has not come."""
+    for failure in view.open_failures(name):
+        if clip_of(failure["item_id"]) == clip_id:
+            return _failure("clip", clip_id, failure)
+    return Fate("clip", clip_id, "not reached", name, f"not done yet{f'; {why}' if why else ''}")
+
+
+def _rows(view: View, name: str, clip_id: str) -> list[dict[str, Any]]:
     columns = ["clip_id", "kept", "reason"] if name in ("select", "admit") else ["clip_id"]
     table = view.rows(name, columns, ordered=False)
-    at = pc.index(table["clip_id"], clip_id).as_py()
-    return None if at < 0 else {column: table[column][at].as_py() for column in columns}
+    return table.filter(pc.equal(table["clip_id"], clip_id)).to_pylist()
 
 
 def _failure(what: str, name: str, row: dict[str, Any]) -> Fate:
@@ -246,7 +269,11 @@ def as_text(found: list[dict[str, Any]]) -> str:
         if "end" in row:
             lines.append(f"{row['what']:6} {row['name']}\n       {row['end']} ({row['stage']}): {row['why']}")
             continue
-        lines.append(f"{row['stage']:8} {row['count_in']:8} {row['noun_in']:16} -> {row['count_out']:8} "
-                     f"{row['noun_out']}")  # fmt: skip
-        lines += [f"{'':28}{count:8} {why}" for why, count in row["lost"].items()]
+        lines.append(f"{row['stage']:8} {_number(row['count_in'])} {row['noun_in']:16} -> "
+                     f"{_number(row['count_out'])} {row['noun_out']}")  # fmt: skip
+        lines += [f"{'':28}{_number(count)} {why}" for why, count in row["lost"].items()]
     return "\n".join(lines) or "nothing yet"
+
+
+def _number(value: float) -> str:
+    return f"{value:8}" if isinstance(value, int) else f"{value:8.1f}"

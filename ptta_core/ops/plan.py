@@ -28,6 +28,7 @@ def plan(view: View) -> list[StagePlan]:
     """A plan a stage, up to the recipe's last. Stages after one with work to do depend on its results."""
     before = runs.last(view.store, recipe=view.recipe.name)
     old = json.loads(before["fingerprints"]) if before and before["fingerprints"] else {}
+    then = json.loads(before["recipe_json"]) if before else {}
     found: list[StagePlan] = []
     for name in stages.RIVER[: stages.RIVER.index(view.recipe.until) + 1]:
         upstream = next((one.stage for one in found if one.compute), None)
@@ -36,6 +37,8 @@ def plan(view: View) -> list[StagePlan]:
             planned = memo.plan(items, view.ledger(name), force=name in view.options.force,
                                 retry_failed=view.options.retry_failed)  # fmt: skip
             why = reason(view, name, old.get(name), len(planned.todo), bool(found and upstream))
+            if planned.todo and old.get(name) and (fields := by_items(view, name, then)):
+                why = f"{fields}; {why}"
             note = f"{why}; {items.note}" if items.note else why
             found.append(StagePlan(name, len(planned.todo), planned.reused, planned.failed, upstream is not None, note))
         except (StageError, KeyError) as error:
@@ -55,6 +58,18 @@ def reason(view: View, name: str, old: str | None, todo: int, upstream: bool) ->
     if old == view.fingerprint(name):
         return f"{todo} new or changed inputs"
     return changes(view, name, old)
+
+
+def by_items(view: View, name: str, then: dict[str, Any]) -> str:
+    """The recipe fields that enter by way of a stage's items and differ from an earlier run's, if any."""
+    now = view.recipe.model_dump(mode="json")
+    fields = [(dotted, _at(then, dotted), _at(now, dotted)) for dotted in view.stage(name).by_items]
+    return ", ".join(f"{dotted} {before} -> {after}" for dotted, before, after in fields if before != after)
+
+
+def _at(recipe: dict[str, Any], dotted: str) -> Any:
+    section, _, name = dotted.partition(".")
+    return recipe.get(section, {}).get(name)
 
 
 def changes(view: View, name: str, old: str) -> str:

@@ -12,15 +12,18 @@ from typing import Any
 
 from ptta_core.config import ConfigError, Site
 from ptta_core.lease import Lease
+from ptta_core.looks import PREFIX
 from ptta_core.memo import now
 from ptta_core.ops.edits import beginning
 from ptta_core.ops.show import open_store
 from ptta_core.rows import Edit, table_schema, to_arrow
 from ptta_core.store import Store
 from ptta_core.whole import write_whole
+from ptta_core.windows import clip_of
 
 BY_SOURCE = ("clips", "sources", "files")
-BY_CLIP = ("scores", "thumbnails", "embeddings", "selection", "captions", "admissions", "latents")
+BY_CLIP = ("scores", "thumbnails", "embeddings", "selection", "captions", "admissions", "latents",
+           "decoded")  # fmt: skip
 LEASED = ("files", "clips", "scores", "selection", "captions", "admissions", "latents")  # a run writes them
 AT_ONCE = 500  # ids in one condition
 
@@ -94,6 +97,7 @@ def conditions(store: Store, source_id: str, paths: list[str]) -> Iterator[tuple
     """(table, conditions): which rows came from a source, in every table."""
     clips = sorted(set(_column(store, "clips", "clip_id", [f"source_id = '{source_id}'"])))
     of_clips = list(_among("clip_id", clips))
+    shown = [f"{PREFIX}{one}" for one in _column(store, "latents", "latent_id", of_clips)]
     input_ids = {source_id, *clips}
     for noun in BY_SOURCE:
         yield noun, [f"source_id = '{source_id}'"]
@@ -103,7 +107,9 @@ def conditions(store: Store, source_id: str, paths: list[str]) -> Iterator[tuple
         if noun not in ("selection", "admissions"):  # decided over the whole set: the input is not this source's alone
             input_ids |= set(_column(store, noun, "input_id", of_clips))
     yield "done", list(_among("input_id", sorted(input_ids)))
-    yield "failures", [*_among("item_id", [source_id, *clips]), *_among("path", paths)]
+    mine, failed = set(clips), set(store.read("failures", ["item_id"])["item_id"].to_pylist())
+    windows = sorted(one for one in failed if clip_of(one) in mine)
+    yield "failures", [*_among("item_id", [source_id, *shown, *windows]), *_among("path", paths)]
     yield "edits", [f"field = 'selection' AND ({one})" for one in of_clips]
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from ptta_core import stages
 from ptta_core.memo import Outcome, StageError, now
-from ptta_core.ops import cards
+from ptta_core.ops import cards, fates
 from ptta_core.report import ReportData, write_report
 from ptta_core.report.data import FailureRow, GenerationPair, StageCount, VerdictRow
 from ptta_core.rows import HeldOut, Step
@@ -38,10 +38,12 @@ def gather(view: View, run_id: str, started: str, outcomes: list[Outcome], messa
     tables = {name: _rows(view, name) for name in ("train", "generate", "evaluate")}
     clips, columns, near = cards.clips(view)
     steps = sorted(_rows(view, "train", Step), key=lambda row: row["step"])
+    footage = fates.footage(view)
     return ReportData(
         recipe=recipe.name, run_id=run_id, started=started, ended=now(), site=view.site.name, workspace=view.home.name,
         theta=recipe.select.theta, alpha=recipe.select.alpha, status="failed" if message else "completed",
         message=message, river=river(view, outcomes), clips=clips, columns=columns, near=near, rejected=rejected(view),
+        footage=footage, learnt=fates.sentences(footage) if footage else [], looks=cards.looks(view),
         training=training(tables["train"]), held_out=held_out(view),
         loss=[(row["step"], row["loss"]) for row in steps], gates=[(row["step"], row["gate_mean"]) for row in steps],
         generations=generations(view, tables["generate"]), verdicts=verdicts(tables["evaluate"]),

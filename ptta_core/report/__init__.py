@@ -4,6 +4,7 @@ from ptta_core.report.data import (
     ClipCard,
     FailureRow,
     GenerationPair,
+    LookCard,
     ReportData,
     StageCount,
     ThetaRow,
@@ -14,6 +15,6 @@ from ptta_core.report.data import (
 from ptta_core.report.page import write_report
 
 __all__ = [
-    "ClipCard", "FailureRow", "GenerationPair", "ReportData", "StageCount", "ThetaRow", "VerdictRow",
+    "ClipCard", "FailureRow", "GenerationPair", "LookCard", "ReportData", "StageCount", "ThetaRow", "VerdictRow",
     "theta_line", "theta_table", "write_report",
 ]  # fmt: skip

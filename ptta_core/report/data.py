@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ RIVER = {
 # Part of a recipe -> the figures of the report that a random model in that part reaches, directly or downstream.
 _REACHES = {
     "score": {"scores", "clips", "training", "generations", "verdicts"},
-    "caption": {"clips", "training", "generations", "verdicts"},
-    "base": {"training", "generations", "verdicts"},
+    "caption": {"clips", "latents", "training", "generations", "verdicts"},
+    "base": {"latents", "training", "generations", "verdicts"},
     "evaluate": {"verdicts"},
 }
 
@@ -75,6 +76,20 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+
+@dataclass(frozen=True)
+class LookCard:
+    """A decoded latent: its first, middle and last picture beside each other, and the prompt learnt with them."""
+
+    clip_id: str
+    bucket: str
+    source_name: str
+    start_s: float  # the window in its source
+    end_s: float
+    prompt: str
+    jpeg: bytes
+    speed: float = 1.0  # above 1 in a time-lapse
 
 
 @dataclass(frozen=True)
@@ -147,6 +162,9 @@ class ReportData:
     columns: Columns | None = None  # of all clips, where there are more than cards
     near: list[str] = field(default_factory=list)  # ids of the clips just above and below theta, by S
     rejected: list[tuple[str, int]] = field(default_factory=list)  # rule of select, clips that it rejected
+    footage: dict[str, Any] = field(default_factory=dict)  # what is learnt of the selected clips: see ops/fates.py
+    learnt: list[str] = field(default_factory=list)  # the same in sentences
+    looks: list[LookCard] = field(default_factory=list)
     training: list[tuple[str, str]] = field(default_factory=list)  # facts: ("rank", "16")
     loss: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
     held_out: list[tuple[int, int, float]] = field(default_factory=list)  # (step, quarter 0..3 of the noise, loss)
@@ -169,7 +187,7 @@ class ReportData:
         return Columns(motion, looks, score, lengths, kept, len({clip.source_name for clip in self.clips}))
 
     def random_in(self, figure: str) -> list[str]:
-        """The random models that a figure depends on: scores, clips, training, generations or verdicts.
+        """The random models that a figure depends on: scores, clips, latents, training, generations or verdicts.
 
         A model named by an unknown recipe field counts against every figure.
         """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ptta_core.report import sections
 from ptta_core.report.data import ReportData
+from ptta_core.report.learning import learning
 from ptta_core.report.river import river
 from ptta_core.report.script import SCRIPT
 from ptta_core.report.sheet import sheet
@@ -44,6 +45,7 @@ def render(data: ReportData) -> str:
         ("river", "The river", river(data.river)),
         ("scores", "Scores", sections.scores(data)),
         ("clips", "Clips", ""),
+        ("latents", "Latents", learning(data)),
         ("training", "Training", sections.training(data)),
         ("generations", "Generations", sections.generations(data)),
         ("verdicts", "Verdicts", sections.verdicts(data)),

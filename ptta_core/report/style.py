@@ -210,6 +210,13 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .near{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.6rem}
 .near a{color:var(--ink);text-decoration:none}
 .near img{display:block;width:100%;height:auto}
+.learning{margin-top:22px}
+.looks{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,380px),1fr));gap:26px 24px;margin-top:16px}
+.looks li{min-width:0;font-size:13px;line-height:1.4;break-inside:avoid}
+.looks img{display:block;max-width:100%;height:auto;margin-bottom:7px;background:var(--panel)}
+.looks i{font-style:normal;color:var(--soft);margin-left:.6em}
+.looks p{overflow-wrap:anywhere}
+.looks .file{color:var(--soft);font-size:12px}
 """.replace(
     "PLACE_BRANCHES",
     "\n".join(f".plot path.b{i}{{stroke:var(--b{i})}}\n.plot .b{i}:not(path){{fill:var(--b{i})}}" for i in range(8)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +19,15 @@ class AdmitItem:
     """All captions of the run: repeats can only be seen together."""
 
     admission_id: str
-    captions: list[dict[str, Any]]  # caption_id, clip_id, text
+    captions: list[dict[str, Any]]  # caption_id, clip_id, text, start_s; a caption a window
 
 
 def inputs(view: View) -> Items:
     """One item: every caption of the run."""
-    table = view.rows("caption", ["caption_id", "clip_id", "text", "content_id"])
+    table = view.rows("caption", ["caption_id", "clip_id", "text", "start_s", "content_id"])
     read = digest_set(table["content_id"].to_pylist())
     admission_id = digest(view.fingerprint("admit"), read)
-    captions = sorted(table.to_pylist(), key=lambda row: row["clip_id"])
+    captions = sorted(table.to_pylist(), key=lambda row: (row["clip_id"], row["start_s"]))
     return Items([admission_id], [read], lambda rows: [AdmitItem(admission_id, captions)])
 
 
@@ -35,11 +35,12 @@ def inputs(view: View) -> Items:
 def admit(todo: list[AdmitItem], job: Job) -> Iterator[Batch]:
     """Judge each caption by its words, and repeats by their count."""
     for item in todo:
-        seen: Counter[str] = Counter()
+        clips: defaultdict[str, list[str]] = defaultdict(list)  # text -> the clips that it was said of
         rows = []
         for row in item.captions:
-            seen[row["text"]] += 1
-            reason = fault(row["text"], seen[row["text"]], job.config)
+            if row["clip_id"] not in clips[row["text"]][-1:]:
+                clips[row["text"]].append(row["clip_id"])
+            reason = fault(row["text"], len(clips[row["text"]]), job.config)
             rows.append(
                 Admission(item.admission_id, row["clip_id"], row["caption_id"], not reason, reason or "admitted")
             )
@@ -47,7 +48,7 @@ def admit(todo: list[AdmitItem], job: Job) -> Iterator[Batch]:
 
 
 def fault(text: str, occurrence: int, config: AdmitConfig) -> str:
-    """Why a caption is refused, or "". occurrence counts equal captions, this one included."""
+    """Why a caption is refused, or "". occurrence counts clips with an equal caption, this one included."""
     words = len(text.split())
     if words < config.min_words:
         return f"{words} words < min_words {config.min_words}"

@@ -1,4 +1,4 @@
-"""selection -> captions: what each selected clip shows, in words."""
+"""selection -> captions: what the model will see of each selected clip, in words: a caption a window."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ptta_core import fleet
 from ptta_core.config import CaptionConfig, Recipe
+from ptta_core.fleet import Failed
 from ptta_core.ids import digest
+from ptta_core.labels import labels_of, words_of
 from ptta_core.memo import Batch, Items, Job, stage
 from ptta_core.rows import Caption, Score
 from ptta_core.view import View
+from ptta_core.windows import Window, item_id, length_s, plan
 
 if TYPE_CHECKING:
     from ptta_core.models.captioner import CaptionItem
@@ -31,19 +34,29 @@ class CaptionWriter:
             import torch
 
             torch.set_num_threads(threads)
+        self.config = config
         self.captioner = make_captioner(config, device, models_folder)
         self.name = captioner_name(config, models_folder)
 
-    def __call__(self, items: list[CaptionItem]) -> list[Caption]:
-        """A caption for each clip, in order. Raises video's errors, and EmptyClip for a span without frames."""
-        words = self.captioner(items)
-        return [
-            Caption(
-                caption_id=digest(item.clip_id, one.text, one.labels_json), clip_id=item.clip_id, text=one.text,
-                labels=one.labels_json, captioner=self.name,
-            )
-            for item, one in zip(items, words, strict=True)
-        ]  # fmt: skip
+    def __call__(self, items: list[CaptionItem]) -> list[Caption | Failed]:
+        """A caption for each window, in order; a clip without one has failed, and no captioner is asked.
+
+        Raises video's errors, and EmptyClip for a span without frames.
+        """
+        words = iter(self.captioner([item for item in items if item.unfit is None]))
+        return [self.row(item, next(words)) if item.unfit is None else
+                Failed(getattr(item.unfit, "kind", "unfit"), f"no window to learn from: {item.unfit}")
+                for item in items]  # fmt: skip
+
+    def row(self, item: CaptionItem, words: Any) -> Caption:
+        """The caption of one window; its labels are the captioner's, else those of its words."""
+        labels = words.labels_json or labels_of(words.text, self.config)
+        first_s, last_s = item.span_s()
+        return Caption(
+            caption_id=digest(item.clip_id, [str(first_s), str(last_s)], words.text, labels), clip_id=item.clip_id,
+            text=words.text, labels=labels, captioner=self.name, start_s=item.start_s + float(first_s),
+            end_s=item.start_s + float(last_s),
+        )  # fmt: skip
 
 
 def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str:
@@ -56,21 +69,57 @@ def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str
 
 
 def inputs(view: View) -> Items:
-    """One item a kept clip; a measured caption also reads the clip's score."""
+    """One item a window of a kept clip, or one a clip where caption.of says so.
+
+    A language model reads that part of the clip. The measured captioner reads the clip's score, how long the part is as
+    the model sees it, and which part it is.
+    """
     from ptta_core.models.captioner import CaptionItem, Facts
 
     scores = {row["clip_id"]: row for row in view.rows("score").to_pylist()}
     kept = {row["clip_id"] for row in view.rows("select", ["clip_id", "kept"]).to_pylist() if row["kept"]}
-    clips = [row for row in view.clip_rows() if row["clip_id"] in kept]
-    names = [field.name for field in fields(CaptionItem) if field.name != "facts"]
+    parts = [(clip, part) for clip in view.clip_rows() if clip["clip_id"] in kept
+             for part in parts_of(clip, view.recipe)]  # fmt: skip
+    names = [field.name for field in fields(CaptionItem) if field.name not in ("facts", "item_id", "window", "unfit")]
 
     def make(rows: list[int]) -> list[CaptionItem]:
-        chosen = [clips[row] for row in rows]
-        return [CaptionItem(**{name: clip[name] for name in names}, facts=Facts.of(score_of(scores[clip["clip_id"]])))
-                for clip in chosen]  # fmt: skip
+        return [CaptionItem(**{name: clip[name] for name in names}, facts=Facts.of(score_of(scores[clip["clip_id"]])),
+                            item_id=name_of(clip, part), window=part if isinstance(part, Window) else None,
+                            unfit=part if isinstance(part, ValueError) else None)
+                for clip, part in (parts[row] for row in rows)]  # fmt: skip
 
-    input_ids = [digest(clip["clip_id"], scores[clip["clip_id"]]["content_id"]) for clip in clips]
-    return Items([clip["clip_id"] for clip in clips], input_ids, make)
+    measured = view.recipe.caption.captioner == "measured"
+    input_ids = [digest(clip["clip_id"], *read(clip, part, scores if measured else None)) for clip, part in parts]
+    return Items([name_of(clip, part) for clip, part in parts], input_ids, make)
+
+
+Part = Window | ValueError | None  # a window; why there is none; None for the whole clip
+
+
+def parts_of(clip: dict[str, Any], recipe: Recipe) -> list[Part]:
+    """What of a clip is captioned: its windows, or all of it; an error where nothing of it can be learnt from."""
+    whole = recipe.caption.of == "clip"
+    if whole and recipe.until == "admit":
+        return [None]
+    try:
+        windows = plan(clip, recipe.encode).windows
+    except ValueError as error:  # too short, too small, or a crop outside the picture
+        return [error]
+    return [None] if whole else list(windows)
+
+
+def name_of(clip: dict[str, Any], part: Part) -> str:
+    """An item's id."""
+    return item_id(clip["clip_id"], part if isinstance(part, Window) else None)
+
+
+def read(clip: dict[str, Any], part: Part, scores: dict[str, Any] | None) -> list[Any]:
+    """What a caption reads beside the clip; the scores only where they are read."""
+    if isinstance(part, ValueError):
+        return [str(part)]
+    span = part.span() if part else ["0", str(length_s(clip))]
+    shown_s = part.shown_s if part else length_s(clip)
+    return [span, *([str(shown_s), scores[clip["clip_id"]]["content_id"]] if scores is not None else [])]
 
 
 def score_of(row: dict[str, Any]) -> Score:
@@ -79,15 +128,21 @@ def score_of(row: dict[str, Any]) -> Score:
 
 
 def result_fields(recipe: Recipe) -> dict[str, Any]:
-    """Only a model reads the prompt, the frames and the length."""
+    """Only a model reads the prompt, the frames and the length; labels come from every captioner's words.
+
+    Which frames a caption is about is no field of its own here: it is part of what each item reads.
+    """
+    own = recipe.caption.model_dump(mode="json", exclude={"of", "label_words"})
     if recipe.caption.captioner == "measured":
-        return {"caption.captioner": "measured"}
-    return {f"caption.{name}": value for name, value in recipe.caption.model_dump(mode="json").items()}
+        own = {name: own[name] for name in ("captioner", "labels")}
+    words = {label: words_of(label, recipe.caption.label_words) for label in recipe.caption.labels}
+    return {f"caption.{name}": value for name, value in own.items()} | {"caption.label_words": digest(words)}
 
 
-@stage(Caption, version=2, id_field="clip_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
-    ref for name, ref in recipe.models().items() if name.startswith("caption.")])  # fmt: skip
+@stage(Caption, version=3, id_field="item_id", inputs=inputs, fields=result_fields,
+       by_items=("caption.of", "encode.window", "encode.frames", "encode.fps"), models=lambda recipe: [
+           ref for name, ref in recipe.models().items() if name.startswith("caption.")])  # fmt: skip
 def caption(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
-    """Describe each kept clip."""
+    """Describe each window."""
     make = partial(CaptionWriter, job.config, job.site.caption.threads, job.device(), str(job.models))
     yield from fleet.fan_out(make, todo, job.site.caption, job.site.ray, job.spent)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ptta_core import fleet, ids
 from ptta_core.config import DEPLOYMENTS, BaseConfig, GenerateConfig, Recipe
+from ptta_core.labels import labels_of
 from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.rows import Generation
 from ptta_core.view import View
@@ -96,7 +97,7 @@ class VideoMaker:
     def labels(self, item: GenerateItem) -> dict[str, float]:
         """What the adapter's label gate reads, in the order of its branches; empty for every other gate and the base.
 
-        The prompt's own labels, else the mean over the clips that the adapter learned from.
+        The prompt's own labels (see labels_for), else the mean over the clips that the adapter learned from.
         """
         if not item.adapter_path:
             return {}
@@ -165,13 +166,15 @@ def _parse(line: str, where: str) -> Prompt:
 
 
 def labels_for(prompt: Prompt, recipe: Recipe) -> str:
-    """The prompt's labels where the recipe's adapter reads them, else "". Raises StageError when it knows none of them.
+    """A prompt's labels where the recipe's adapter reads them: its file's, else those that its words give, else "".
 
-    A prompt without labels gets the mean over the training clips, which the adapter's file holds. The measured
-    captioner has no rule that gives a prompt labels.
+    Words are read as those of the captions were (labels.py). With "" the adapter is given the mean over its training
+    clips, which its file holds. Raises StageError when the file's labels are none that the adapter knows.
     """
-    if recipe.train.gate != "label" or recipe.train.branches == 1 or not prompt.labels:
+    if recipe.train.gate != "label" or recipe.train.branches == 1:
         return ""
+    if not prompt.labels:
+        return labels_of(prompt.text, recipe.caption)
     told = json.loads(prompt.labels)
     if not any(told.get(name) for name in recipe.caption.labels):
         raise StageError(f"generate.prompts: labels {', '.join(told)} of {prompt.text[:60]!r}: none is among "

@@ -8,6 +8,10 @@ upright and with square pixels.
 from ptta_core.video.opening import Kind, VideoError
 from ptta_core.video.probing import VideoInfo, probe
 from ptta_core.video.reading import Frame, read_frames, read_luma
+from ptta_core.video.showing import on_screen, read_shown
 from ptta_core.video.writing import jpeg, write_mp4
 
-__all__ = ["Frame", "Kind", "VideoError", "VideoInfo", "jpeg", "probe", "read_frames", "read_luma", "write_mp4"]
+__all__ = [
+    "Frame", "Kind", "VideoError", "VideoInfo", "jpeg", "on_screen", "probe", "read_frames", "read_luma", "read_shown",
+    "write_mp4",
+]  # fmt: skip
