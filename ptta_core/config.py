@@ -201,6 +201,7 @@ class TrainConfig(Section):
     checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
     router_label_weight: float = Field(0.0, ge=0)  # of the cross entropy between gates and the clip's labels
     balance_weight: float = Field(0.0, ge=0)  # of what keeps routers from using one branch more than another
+    temporal_loss_weight: float = Field(0.0, ge=0)  # of the error in how the velocity changes between latent frames
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
     init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names

@@ -86,7 +86,7 @@ class Passes:
         self.condition(one, sample)
         hydralora.collect_gates(self.model, True)
         shares = self.keep_gates(one, sample)
-        loss = whole = self.loss(sample, noise_CTHW, t)
+        loss = whole = self.loss(sample, noise_CTHW, t, config.temporal_loss_weight)
         if shares:
             whole = whole + config.router_label_weight * hydralora.label_loss(self.model, shares)
         if config.balance_weight:
@@ -124,9 +124,13 @@ class Passes:
             hydralora.keep_live_gates(self.model, (frames // patch_t) * (height // patch) * (width // patch))
         return shares
 
-    def loss(self, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float) -> torch.Tensor:
-        """See velocity_loss."""
-        return velocity_loss(self.model, sample, noise_CTHW, t, self.config.guidance, self.dtype, self.world.device)
+    def loss(
+        self, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float, temporal_weight: float = 0.0
+    ) -> torch.Tensor:
+        """See velocity_loss. The held-out loss has no temporal term, so runs of different weights compare."""
+        config = self.config
+        return velocity_loss(self.model, sample, noise_CTHW, t, config.guidance, self.dtype, self.world.device,
+                             temporal_weight)  # fmt: skip
 
     @torch.no_grad()
     def held_out_losses(self) -> torch.Tensor:
