@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from ptta_core import columns as cols
 from ptta_core.config import Recipe
+from ptta_core.duplicates import duplicate_groups
+from ptta_core.holdout import choose
 from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
@@ -29,7 +35,8 @@ class TrainItem:
     train_id: str
     input_id: str
     latents: int
-    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels, source_id
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels
+    held_out: frozenset[str] = frozenset()  # latent_ids that are only measured
     fresh: bool = False
     beginning: str = ""  # what all runs share whose steps are the same, however many
 
@@ -39,7 +46,10 @@ def inputs(view: View) -> Items:
     columns = ["key", "latent_id", "clip_id", "bucket", "labels", "content_id"]
     table = view.rows("encode", columns)
     fingerprint, begins = view.fingerprint("train"), beginning_of(view)
+    held_out, left_out = apart(view, table.to_pylist())
     input_id = digest_set(table["latent_id"].to_pylist())
+    if held_out:
+        input_id = digest(input_id, sorted(held_out), sorted(left_out))
     done = view.ledger("train").done
     pinned = None if view.options.fresh or input_id in done else unfinished(view, fingerprint, begins, done)
     if pinned and pinned["input_id"] != input_id:
@@ -50,10 +60,28 @@ def inputs(view: View) -> Items:
         return Items.of([item], "train_id", [item.input_id], note)
     if not table.num_rows:
         raise StageError("train: there are no latents to learn from; see `ptta show admissions` and failures")
-    source_of = {clip["clip_id"]: clip["source_id"] for clip in view.rows("split").to_pylist()}
-    keys = {row["key"]: row | {"source_id": source_of[row["clip_id"]]} for row in table.to_pylist()}
-    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh, begins)
-    return Items.of([item], "train_id", [input_id])
+    keys = {row["key"]: row for row in table.to_pylist() if row["latent_id"] not in left_out}
+    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, frozenset(held_out), view.options.fresh,
+                     begins)  # fmt: skip
+    note = f"{len(held_out)} of {len(keys)} latents held out" if held_out else ""
+    if left_out:
+        note += f"; {len(left_out)} more left out: near-duplicates of learned ones"
+    return Items.of([item], "train_id", [input_id], note)
+
+
+def apart(view: View, latents: list[dict[str, Any]]) -> tuple[set[str], set[str]]:
+    """(latents that are only measured, latents that are left out); see holdout.choose."""
+    config = view.recipe.train
+    if not config.holdout_share or not latents:
+        return set(), set()
+    clips = pa.array([row["clip_id"] for row in latents])
+    spans = view.rows("split", ["clip_id", "source_id"], ordered=False)
+    scores = view.rows("score", ["clip_id", "content_id"], ordered=False)
+    sources = spans["source_id"].take(cols.where(clips, spans["clip_id"])).to_pylist()
+    groups = duplicate_groups(view, scores)[np.asarray(cols.where(clips, scores["clip_id"]))].tolist()
+    ids = [row["latent_id"] for row in latents]
+    grouped = {latent_id: group for latent_id, group in zip(ids, groups) if group >= 0}
+    return choose(dict(zip(ids, sources)), config.holdout_share, config.seed, grouped)
 
 
 def beginning_of(view: View) -> str:
@@ -131,13 +159,11 @@ def pin(folder: Path, item: TrainItem, job: Job) -> None:
 
 def pin_samples(folder: Path, item: TrainItem, job: Job) -> None:
     """Copy the samples from the table, and the adapter to begin with."""
-    from ptta_core.training import dataset, held_out
+    from ptta_core.training import dataset
 
     if job.config.init_from:
         shutil.copyfile(Path(job.config.init_from).expanduser(), folder / "init.safetensors")
-    sources = {row["latent_id"]: row["source_id"] for row in item.keys.values()}
-    kept_apart = held_out.choose(sources, job.config.holdout_share, job.config.seed) if sources else set()
-    dataset.pin(folder, samples(item, job.store), kept_apart)
+    dataset.pin(folder, samples(item, job.store), item.held_out)
 
 
 def samples(item: TrainItem, store: Any) -> Iterator[tuple[str, str, str, bytes]]:
