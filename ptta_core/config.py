@@ -208,6 +208,7 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
+    router_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; every layer's gates by label
     stop_on_divergence: Annotated[float, Field(ge=0, json_schema_extra=NOT_RESULT)] = 5.0  # times the median; 0: never
     stop_on_collapse: Annotated[float, Field(ge=0, lt=1, json_schema_extra=NOT_RESULT)] = 0.02  # evenness; 0: never
     stop_after: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 20  # steps in a row

@@ -195,6 +195,26 @@ class Step:
     gate_evenness: float = 1.0  # entropy of the mean gate of late steps over ln N, mean over layers: 0 one branch .. 1
     branch_cosine: float = 0.0  # between the B of two branches, mean over pairs and layers; 0 while they are zero
     dead_branches: float = 0.0  # a layer: branches used less than a tenth of an even share
+    data_s: float = 0.0  # of step_s, on the first worker: waiting for samples
+    forward_s: float = 0.0
+    backward_s: float = 0.0  # with activations that are computed again; where the model is sharded, with its gathering
+    sync_s: float = 0.0  # summing over the workers, and waiting for the slowest
+    optimizer_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Router:
+    """What one layer's gates were over the steps since the last such row, over all samples or those with a label."""
+
+    train_id: str
+    step: int
+    layer: str
+    label: str  # "": every sample
+    samples: float  # the samples' shares of the label, added up
+    gate_mean: list[float]  # per branch
+    gate_entropy: float  # nats, 0 (one branch decides) .. ln N
+    branch_cosine: float  # of the layer, as in steps
+    dead_branches: int  # of the layer
 
 
 @dataclass(frozen=True)
@@ -312,7 +332,7 @@ NOUNS: dict[str, type] = {
     "files": File, "sources": Source, "clips": Clip, "scores": Score, "thumbnails": Thumbnail,
     "embeddings": Embedding, "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent,
     "adapters": Adapter,
-    "steps": Step, "held_out": HeldOut, "generations": Generation, "verdicts": Verdict,
+    "steps": Step, "routers": Router, "held_out": HeldOut, "generations": Generation, "verdicts": Verdict,
     "failures": Failure, "done": Done, "fingerprints": Fingerprint, "edits": Edit, "runs": Run,
 }  # fmt: skip
 TABLE_OF: dict[type, str] = {row: name for name, row in NOUNS.items()}

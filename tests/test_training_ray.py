@@ -43,9 +43,9 @@ def together(ray_session: None, settings: Callable[[str], passes.Settings]) -> t
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Every line without its time."""
+    """Every line without its times."""
     lines = [json.loads(line) for line in (run / loop.METRICS).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "step_s"} for line in lines]
+    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
 
 
 def test_two_ray_workers_train_what_one_process_trains(

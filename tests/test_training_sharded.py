@@ -86,6 +86,9 @@ def test_sharded_workers_train_what_one_process_trains(folders: dict[str, Path],
         for key in ("loss", "grad_norm", "gate_mean", "gate_entropy", "gate_evenness", "branch_cosine"):
             assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), (one["step"], key)
         assert abs(one["loss"] - two["loss"]) < 1e-5
+    one, two = (lines(folder, loop.ROUTERS)[-1] for folder in (alone, run))
+    torch.testing.assert_close(*(torch.tensor(line["gate_mean"]) for line in (one, two)), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(*(torch.tensor(line["branch_cosine"]) for line in (one, two)), rtol=1e-3, atol=1e-4)
     assert lines(run, loop.HELD_OUT)[-1]["loss"] == pytest.approx(lines(alone, loop.HELD_OUT)[-1]["loss"], abs=1e-5)
     first, second = (load_file(folder / loop.ADAPTER) for folder in (alone, run))
     assert first.keys() == second.keys()
