@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ptta_core.holdout import choose
 from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.rows import Adapter, HeldOut, Step
+from ptta_core.rows import Adapter, HeldOut, Router, Step
 from ptta_core.view import View
 from ptta_core.whole import write_whole
 
@@ -122,7 +123,7 @@ def init_digest(recipe: Recipe) -> str | None:
     return digest_file(path)
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut),
+@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut, Router),
        hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
@@ -130,8 +131,27 @@ def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
         folder = job.home / "training" / item.train_id
         with Lease(job.home / "leases", f"training-{item.train_id[:16]}", None, job.say):  # one driver a run
             pin(folder, item, job)
-            fit(folder, item, job)
-        yield [(item, collect(folder, item, job))]
+            with in_the_tables(folder, item, job):
+                fit(folder, item, job)
+        yield [(item, adapter(folder, item, job))]
+
+
+@contextlib.contextmanager
+def in_the_tables(folder: Path, item: TrainItem, job: Job) -> Iterator[None]:
+    """What the run's workers measure is in the tables and in TensorBoard's files while the body runs, and after it."""
+    from ptta_core.training.board import Board
+    from ptta_core.training.importing import Importer, meanwhile
+
+    def publish(rows: Sequence[tuple[str, Any]]) -> None:
+        job.unfinished.publish(item, rows)
+
+    def retract(noun: type, last: int) -> None:
+        job.unfinished.retract(item, noun, f"step > {last}")
+
+    with contextlib.closing(Board(folder)) as board, meanwhile(
+        Importer(folder, item.train_id, publish, retract, board), job.site.commit_s
+    ):
+        yield
 
 
 def pin(folder: Path, item: TrainItem, job: Job) -> None:
@@ -206,24 +226,19 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     launch.fit(settings, workers, job.site.ray, job.report)
 
 
-def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step | HeldOut]:
-    """The adapter by its bytes, every step of its run, and what it scored on the clips held out."""
+def adapter(folder: Path, item: TrainItem, job: Job) -> Adapter:
+    """The adapter, named by its bytes."""
     from ptta_core import models
 
     path = folder / "adapter.safetensors"
     lines = read_lines(folder / "metrics.jsonl")
-    steps = [Step(train_id=item.train_id, **line) for line in lines]
-    measured = [HeldOut(item.train_id, line["step"], quarter, t, loss, line["samples"])
-                for line in read_lines(folder / "held_out.jsonl")
-                for quarter, (t, loss) in enumerate(zip(line["t"], line["loss"]))]  # fmt: skip
     tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
-    adapter = Adapter(
+    return Adapter(
         adapter_id=digest_file(path), train_id=item.train_id, path=path.relative_to(job.home).as_posix(),
         latents=item.latents, latents_digest=item.input_id, steps=len(lines), final_loss=sum(tail) / len(tail),
         parameters=count_parameters(path), base=models.describe(job.recipe.base.model, job.models),
         base_revision=job.recipe.base.model.revision or "",
     )  # fmt: skip
-    return [adapter, *steps, *measured]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
