@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ptta_core.section import NOT_RESULT, ConfigError, ModelRef, Section
-from ptta_core.site import RaySite, Site, TrainWorkers, Workers  # noqa: F401  (most ask for them here)
+from ptta_core.site import PreviewWorker, RaySite, Site, TrainWorkers, Workers  # noqa: F401  (most ask for them here)
 
 HOME = Path(__file__).resolve().parent.parent
 DEPLOYMENTS = HOME / "deployments"
@@ -209,6 +209,11 @@ class TrainConfig(Section):
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
     router_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; every layer's gates by label
+    preview_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps, from step 0 on
+    preview_prompts: Annotated[str | list[str] | None, Field(json_schema_extra=NOT_RESULT)] = None  # generate's first 2
+    preview_seeds: Annotated[list[int], Field(min_length=1, json_schema_extra=NOT_RESULT)] = [0]
+    preview_steps: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # of sampling; as generate
+    preview_share: Annotated[float, Field(gt=0, json_schema_extra=NOT_RESULT)] = 0.05  # of the training time, at most
     stop_on_divergence: Annotated[float, Field(ge=0, json_schema_extra=NOT_RESULT)] = 5.0  # times the median; 0: never
     stop_on_collapse: Annotated[float, Field(ge=0, lt=1, json_schema_extra=NOT_RESULT)] = 0.02  # evenness; 0: never
     stop_after: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 20  # steps in a row

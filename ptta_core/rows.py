@@ -230,6 +230,26 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """A video of a training run's adapter as it was after some steps; or why there is none."""
+
+    train_id: str
+    due: int  # after how many steps it was to be made
+    step: int  # after how many steps it was made: later where previews had taken their share of the time
+    prompt: str  # "" where there is no video
+    seed: int
+    path: str  # relative to the workspace, "" where there is none
+    video_sha: str
+    frames: int
+    height: int
+    width: int
+    fps: float
+    labels: str  # JSON object label -> share that a label gate read, "" for every other gate
+    seconds: float  # that all videos of this step took
+    note: str  # "" or why there is no video
+
+
+@dataclass(frozen=True)
 class Generation:
     """A generated video: a file in the workspace."""
 
@@ -332,7 +352,8 @@ NOUNS: dict[str, type] = {
     "files": File, "sources": Source, "clips": Clip, "scores": Score, "thumbnails": Thumbnail,
     "embeddings": Embedding, "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent,
     "adapters": Adapter,
-    "steps": Step, "routers": Router, "held_out": HeldOut, "generations": Generation, "verdicts": Verdict,
+    "steps": Step, "routers": Router, "held_out": HeldOut, "previews": Preview,
+    "generations": Generation, "verdicts": Verdict,
     "failures": Failure, "done": Done, "fingerprints": Fingerprint, "edits": Edit, "runs": Run,
 }  # fmt: skip
 TABLE_OF: dict[type, str] = {row: name for name, row in NOUNS.items()}

@@ -11,6 +11,7 @@ from ptta_core.memo import StageError
 from ptta_core.models import licences
 from ptta_core.ops import runs, training
 from ptta_core.ops.training import Finding
+from ptta_core.prompts import previewed, read_prompts
 from ptta_core.view import View
 
 FREE_GB = 5.0
@@ -72,10 +73,11 @@ def _model(field: str, ref: ModelRef, view: View) -> Finding:
 
 
 def _prompts(view: View) -> Finding:
-    from ptta_core.stages.generate import read_prompts
-
     try:
-        return Finding("prompts", True, f"{len(read_prompts(view.recipe.generate))} prompts")
+        said = f"{len(read_prompts(view.recipe.generate))} prompts"
+        if view.recipe.train.preview_every:
+            said += f", {len(previewed(view.recipe))} of previews"
+        return Finding("prompts", True, said)
     except (StageError, ValueError, KeyError) as error:
         return Finding("prompts", False, str(error))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +23,15 @@ from ptta_core.holdout import choose
 from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.rows import Adapter, HeldOut, Router, Step
+from ptta_core.prompts import labels_for, previewed
+from ptta_core.rows import Adapter, HeldOut, Preview, Router, Step
 from ptta_core.view import View
 from ptta_core.whole import write_whole
+
+if TYPE_CHECKING:
+    from ptta_core.training.previews import Plan
+
+log = logging.getLogger("ptta")
 
 PIN = "pin.json"
 PIN_ROWS = 32  # latents read from the table at once: at most some 300 MB
@@ -123,7 +131,8 @@ def init_digest(recipe: Recipe) -> str | None:
     return digest_file(path)
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut, Router),
+@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, 
+       also=(Step, HeldOut, Router, Preview),
        hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
@@ -209,7 +218,7 @@ def abandon_others(folder: Path, item: TrainItem, job: Job) -> None:
 def fit(folder: Path, item: TrainItem, job: Job) -> None:
     """Run the training workers; returns at once when the run's last step is done."""
     from ptta_core import models
-    from ptta_core.training import launch
+    from ptta_core.training import launch, preview_apart
     from ptta_core.training.passes import Settings
 
     base, revision = models.resolve(job.recipe.base.model, job.models)
@@ -223,7 +232,33 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
                         shard=workers.shard, storage=job.recipe.base.storage, offload=workers.offload,
                         compile=workers.compile)  # fmt: skip
-    launch.fit(settings, workers, job.site.ray, job.report)
+    if not (folder / "adapter.safetensors").exists():
+        settings = replace(settings, previews=previews(folder, job, base, revision, known))
+    with preview_apart.beside(settings, job.site.preview, workers, job.site.ray):
+        launch.fit(settings, workers, job.site.ray, job.report)
+
+
+def previews(folder: Path, job: Job, base: str, revision: str | None, known: str) -> Plan | None:
+    """What is previewed while the run lasts; the prompts are embedded where they are not yet. None for nothing."""
+    from ptta_core.training.previews import Plan, PromptEmbedder, PromptError, embed
+
+    config, generate = job.config, job.recipe.generate
+    if config.preview_every is None:
+        return None
+    sampling = {name: getattr(generate, name) for name in ("guidance", "shift", "frames", "height", "width")}
+    prompts = tuple((one.text, labels_for(one, job.recipe)) for one in previewed(job.recipe))
+    plan = Plan(config.preview_every, config.preview_share, prompts, tuple(config.preview_seeds),
+                sampling | {"steps": config.preview_steps or generate.steps}, generate.fps, known,
+                apart=job.site.preview is not None)  # fmt: skip
+    workers = job.site.encode
+    device = job.site.device if job.site.device != "auto" else "cuda" if workers.gpus > 0 else "cpu"
+    make = partial(PromptEmbedder, str(folder), base, revision, job.recipe.base.dtype, device)
+    try:
+        embed(plan, make, folder, workers, job.site.ray)
+    except PromptError as error:  # no reason not to train
+        log.warning("train: there will be no previews: %s", error)
+        return None
+    return plan
 
 
 def adapter(folder: Path, item: TrainItem, job: Job) -> Adapter:

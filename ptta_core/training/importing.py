@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ptta_core.lease import LeaseHeld, LeaseLost
-from ptta_core.rows import HeldOut, Router, Step
-from ptta_core.training import checkpoint
+from ptta_core.rows import HeldOut, Preview, Router, Step
+from ptta_core.training import checkpoint, previews
 from ptta_core.training.board import Board
 from ptta_core.training.loop import ADAPTER, CHECKPOINTS, HELD_OUT, METRICS, ROUTERS
 
@@ -84,6 +84,7 @@ class Importer:
     ) -> None:
         self.run, self.train_id, self.publish, self.retract, self.board = run, train_id, publish, retract, board
         saved = checkpoint.step_of(checkpoint.latest(run / CHECKPOINTS))
+        self.previews: set[int] = set()  # by the step at which they were due; what was made is never made again
         self.files = {noun: _File(Tail(run / name)) for noun, name in FILES.items()}
         if not (run / ADAPTER).exists():
             for file in self.files.values():  # what an earlier driver took in of steps that will be done again
@@ -101,6 +102,10 @@ class Importer:
             while some := file.waiting[: AT_ONCE[noun]]:
                 self.publish([placed for line in some for placed in rows_of(noun, self.train_id, line)])
                 del file.waiting[: len(some)]
+        for due, preview in previews.told(self.run).items():
+            if due not in self.previews:
+                self.publish(list(preview_rows(self.train_id, f"{self.run.parent.name}/{self.run.name}", preview)))
+                self.previews.add(due)
 
 
 @dataclass
@@ -142,6 +147,16 @@ def rows_of(noun: type, train_id: str, line: dict[str, Any]) -> Iterator[Placed]
                 )  # fmt: skip
 
 
+def preview_rows(train_id: str, folder: str, told: dict[str, Any]) -> Iterator[Placed]:
+    """The rows of one preview: a video each, or one row with the reason why there is none."""
+    due, step, seconds, note = (told[name] for name in ("due", "step", "seconds", "note"))
+    for place, one in enumerate(told["videos"]):
+        video = one | {"path": f"{folder}/{one['path']}"}
+        yield f"{due} {place}", Preview(train_id=train_id, due=due, step=step, seconds=seconds, note=note, **video)
+    if not told["videos"]:
+        yield f"{due}", Preview(train_id, due, step, "", 0, "", "", 0, 0, 0, 0.0, "", seconds, note)
+
+
 @contextlib.contextmanager
 def meanwhile(importer: Callable[[], None], every_s: float) -> Iterator[None]:
     """Call the importer from a thread while the body runs, at first every `every_s`; and once more at its end.
@@ -179,5 +194,5 @@ def _end(stop: threading.Event, thread: threading.Thread) -> None:
 def _told() -> Iterator[None]:
     try:
         yield
-    except (OSError, LeaseHeld, LeaseLost) as error:
+    except (OSError, RuntimeError, LeaseHeld, LeaseLost) as error:
         log.warning("train: what was measured is not in the tables yet, only in the run's folder: %s", error)

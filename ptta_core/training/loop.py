@@ -34,6 +34,7 @@ from ptta_core.training.dataset import (
 from ptta_core.training.diagnostics import dead_branches
 from ptta_core.training.notice import Told, Word
 from ptta_core.training.passes import Passes, Settings
+from ptta_core.training.preview_here import Previews
 from ptta_core.training.sharding import shard
 from ptta_core.training.workers import World, as_rank_0, summed, together
 
@@ -149,6 +150,10 @@ class _Training(Passes):
             for name in LINES:
                 records.truncate(self.folder / name, start)
         an_epoch = steps_an_epoch(self.index, config.batch)
+        previews = Previews(self, self.settings.previews, total) if self.settings.previews else None
+        if previews:
+            previews.begin(start, records.until(self.folder / METRICS, start))
+            previews.at(start)
         batches: list[Batch] = []
         for step in range(start, total):
             epoch, place = divmod(step, an_epoch)
@@ -164,6 +169,10 @@ class _Training(Passes):
             if word == Word.STOP and step + 1 < total:
                 told.stopped(step + 1)
                 return
+            if previews:
+                previews.took(line)
+                if word == Word.GO_ON:  # while a machine is about to go, there is no time for a video
+                    previews.at(step + 1)
         together(self.world, (CheckpointError,), self.finish)
 
     def step(self, step: int, batch: Batch) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ptta_core.training.dataset import Batch, DatasetError, Sample, read_index, 
 from ptta_core.training.diagnostics import Diagnostics
 from ptta_core.training.memory import compile_blocks, keep_inputs_only
 from ptta_core.training.objective import draw, velocity_loss
+from ptta_core.training.previews import Plan
 from ptta_core.training.workers import World, together
 
 
@@ -42,6 +43,7 @@ class Settings:
     offload: bool = False  # inputs of checkpointed blocks wait in the host's memory
     compile: bool = False  # the transformer's blocks
     attempt: str = ""  # the driver's name for this attempt: see notice.py
+    previews: Plan | None = None
 
 
 class Passes:
