@@ -57,7 +57,7 @@ class Watching:
         """Both tables as they are now."""
         with to_prefect():
             self._table("training-steps", watching.steps(self.view), "The latest steps; losses, routers and seconds")
-            self._table("training-routers", watching.labels(self.view), "Mean gate of each branch by label")
+            self._table("training-routers", watching.label_table(self.view), "Mean gate of each branch by label")
 
     def _page(self) -> None:
         home = str(self.own.home)

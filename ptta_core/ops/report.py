@@ -13,10 +13,18 @@ import yaml
 from ptta_core import stages
 from ptta_core.config import ConfigError, Site
 from ptta_core.memo import Outcome, StageError, now
-from ptta_core.ops import cards, runs, show
+from ptta_core.ops import cards, runs, show, watching
 from ptta_core.report import ReportData, write_report
-from ptta_core.report.data import FailureRow, GenerationPair, StageCount, VerdictRow
-from ptta_core.rows import HeldOut, Step
+from ptta_core.report.data import (
+    FailureRow,
+    GenerationPair,
+    LabelRow,
+    LayerRow,
+    PreviewShot,
+    StageCount,
+    VerdictRow,
+)
+from ptta_core.rows import HeldOut, Preview, Step
 from ptta_core.stages.select import rule_of
 from ptta_core.view import View
 
@@ -71,6 +79,7 @@ def gather(
     tables = {name: _rows(view, name) for name in ("train", "generate", "evaluate")}
     clips, columns, near = cards.clips(view)
     steps = _measured(view, Step)
+    labels, layers = routers(view)
     return ReportData(
         recipe=recipe.name, run_id=run_id, started=started, ended="" if status == "running" else now(),
         site=view.site.name, workspace=view.home.name, theta=recipe.select.theta, alpha=recipe.select.alpha,
@@ -78,6 +87,8 @@ def gather(
         rejected=rejected(view),
         training=training(tables["train"]), held_out=held_out(view),
         loss=[(row["step"], row["loss"]) for row in steps], gates=[(row["step"], row["gate_mean"]) for row in steps],
+        times=[{name: row[name] for name in ("step_s", *watching.PHASES)} for row in steps],
+        labels=labels, layers=layers, previews=previews(view),
         generations=generations(view, tables["generate"]), verdicts=verdicts(tables["evaluate"]),
         failures=failures(view),
         random_models=[f"{field} = {ref.id}" for field, ref in recipe.models().items() if ref.tiny],
@@ -143,6 +154,27 @@ def training(adapters: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def held_out(view: View) -> list[tuple[int, int, float]]:
     """(step, quarter of the noise scale, loss) on the clips that were held out."""
     return sorted((row["step"], row["quarter"], row["loss"]) for row in _measured(view, HeldOut))
+
+
+def routers(view: View) -> tuple[list[LabelRow], list[LayerRow]]:
+    """What the routers did when they were last looked at, by label and by layer."""
+    rows = watching.newest(view) if "train" in view.resolved() else []
+    by_label = [LabelRow(one["step"], one["label"], one["gates"], one["entropy"], one["samples"])
+                for one in watching.labels(rows)]  # fmt: skip
+    by_layer = [LayerRow(row["layer"], row["gate_mean"], row["gate_entropy"], row["branch_cosine"],
+                         row["dead_branches"]) for row in rows if not row["label"]]  # fmt: skip
+    return by_label, sorted(by_layer, key=lambda row: row.layer)
+
+
+def previews(view: View) -> list[PreviewShot]:
+    """The videos made while training went on, and why others were not."""
+    found = []
+    for row in sorted(_measured(view, Preview), key=lambda row: (row["due"], row["prompt"], row["seed"])):
+        path = view.home / row["path"]
+        mp4 = path.read_bytes() if row["path"] and path.is_file() else None
+        found.append(PreviewShot(row["due"], row["step"], row["prompt"], row["seed"], mp4,
+                                 f"../{row['path']}" if row["path"] else None, row["note"]))  # fmt: skip
+    return found
 
 
 def generations(view: View, rows: list[dict[str, Any]]) -> list[GenerationPair]:

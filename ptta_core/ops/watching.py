@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ptta_core.rows import Router, Step
 from ptta_core.view import View
 
@@ -19,26 +21,31 @@ def steps(view: View, most: int = STEPS) -> list[dict[str, Any]]:
     return [{"step": row["step"]} | {name: _short(row[name]) for name in names} for row in rows[:most]]
 
 
-def routers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of rows of routers, what the newest step says of each label: means over layers, the label "" called "all"."""
-    newest = max((row["step"] for row in rows), default=0)
+def newest(view: View) -> list[dict[str, Any]]:
+    """The rows of routers of the step at which they were last looked at."""
+    table = view.unfinished_rows("train", Router)
+    return table.filter(pc.equal(table["step"], pc.max(table["step"]))).to_pylist()
+
+
+def labels(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the rows of one step say of each label: means over layers, the label "" called "all"."""
     by_label: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["step"] == newest:
-            by_label[row["label"]].append(row)
+        by_label[row["label"]].append(row)
     found = []
     for label, layers in sorted(by_label.items()):
         gates = [sum(shares) / len(layers) for shares in zip(*(row["gate_mean"] for row in layers))]
         entropy = sum(row["gate_entropy"] for row in layers) / len(layers)
-        found.append({"step": newest, "label": label or "all", "samples": _short(layers[0]["samples"])}
-                     | {f"branch {branch}": _short(gate) for branch, gate in enumerate(gates, 1)}
-                     | {"entropy": _short(entropy)})  # fmt: skip
+        found.append({"step": layers[0]["step"], "label": label or "all", "samples": layers[0]["samples"],
+                      "gates": gates, "entropy": entropy})  # fmt: skip
     return found
 
 
-def labels(view: View) -> list[dict[str, Any]]:
-    """See routers."""
-    return routers(view.unfinished_rows("train", Router).to_pylist())
+def label_table(view: View) -> list[dict[str, Any]]:
+    """See labels; numbers for people, a column a branch."""
+    return [{"step": one["step"], "label": one["label"], "samples": _short(one["samples"])}
+            | {f"branch {branch}": _short(gate) for branch, gate in enumerate(one["gates"], 1)}
+            | {"entropy": _short(one["entropy"])} for one in labels(newest(view))]  # fmt: skip
 
 
 def _short(value: float | None) -> float | None:

@@ -24,7 +24,7 @@ class Clock:
         self.laps = [("", self._mark())]
 
     def lap(self, phase: str) -> None:
-        """What was done since the last mark was of this phase; the same phase may come often. No-op before `start`."""
+        """What was done since the last mark was of this phase, "" for none; it may come often. No-op before `start`."""
         if self.laps:
             self.laps.append((phase, self._mark()))
 
@@ -32,11 +32,11 @@ class Clock:
         """Seconds of each phase since `start`, as {"data_s": ...}; waits for a GPU to have done it all."""
         if self.on_gpu:
             torch.cuda.synchronize()
-        spent = dict.fromkeys(PHASES, 0.0)
+        spent = dict.fromkeys((*PHASES, ""), 0.0)
         for (_, begun), (phase, ended) in zip(self.laps, self.laps[1:]):
             spent[phase] += begun.elapsed_time(ended) / 1000.0 if self.on_gpu else ended - begun
         self.laps = []
-        return {f"{phase}_s": seconds for phase, seconds in spent.items()}
+        return {f"{phase}_s": seconds for phase, seconds in spent.items() if phase}
 
     def _mark(self) -> Any:
         if not self.on_gpu:

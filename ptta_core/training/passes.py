@@ -107,6 +107,7 @@ class Passes:
         self.clock.lap("backward")
         gates_LG = hydralora.layer_stats(self.model, reset=True)
         of_labels = self.routers.of_sample(gates_LG, one.shares(self.routers.labels[1:]))
+        self.clock.lap("")
         return torch.cat([loss.detach().cpu().double()[None], of_labels])
 
     def read(self, one: Sample) -> dict[str, torch.Tensor]:
