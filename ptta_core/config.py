@@ -204,7 +204,9 @@ class TrainConfig(Section):
     temporal_loss_weight: float = Field(0.0, ge=0)  # of the error in how the velocity changes between latent frames
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
-    init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names
+    # an adapter to go on from: a file, our own or a plain LoRA with diffusers' names, or one of the workspace: an id, a
+    # name, or last
+    init_from: str | None = None
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
@@ -234,6 +236,7 @@ class GenerateConfig(Section):
     limit: int | None = Field(None, ge=1)  # the first prompts only
     seeds: list[int] = [0]
     variants: list[Literal["base", "adapter"]] = ["base", "adapter"]
+    adapter: str | None = None  # another one than the recipe trains: a file, an id or a name in the workspace, or last
     frames: int = Field(33, ge=1)
     height: int = Field(512, ge=16)
     width: int = Field(512, ge=16)

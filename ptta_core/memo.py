@@ -169,6 +169,7 @@ class Stage:
     leave_out: tuple[str, ...] = ()
     fields: Callable[[Recipe], dict[str, Any]] | None = None
     models: Callable[[Recipe], list[Any]] = lambda recipe: []
+    named: Callable[[Recipe, Path], dict[str, Any]] = lambda recipe, home: {}  # what fields name there, by its bytes
     hold_lease: bool = True  # False: the table's lease is taken for each commit only (training takes days)
     inputs: Callable[[View], Items] = field(default=lambda view: Items([], [], lambda rows: []))
     id_field: str = "item_id"
@@ -193,6 +194,7 @@ class Stage:
         elif isinstance(config, Section):
             found |= {f"{self.section or self.name}.{name}": value
                       for name, value in result_fields(config).items() if name not in self.leave_out}  # fmt: skip
+        found |= self.named(recipe, models_folder.parent)
         for ref in self.models(recipe):
             found[f"model {ref.id}"] = identity(ref, models_folder)
         return found
@@ -202,7 +204,7 @@ def stage(noun: type, *, version: int, id_field: str, inputs: Callable[[View], I
     """Turn `verb(todo, job) -> Iterator[Batch]` into a Stage named after the function.
 
     version: raise it when the code changes the result. id_field: the field of an item that identifies it.
-    inputs: what there is to do. more: also, section, leave_out, fields, models, hold_lease of Stage.
+    inputs: what there is to do. more: also, section, leave_out, fields, models, named, hold_lease of Stage.
     """
 
     def wrap(compute: Callable[[list[Any], Job], Iterator[Batch]]) -> Stage:

@@ -21,13 +21,14 @@ class Meter:
     """Progress to the log at most every five seconds and to a Prefect artifact at most once a second.
 
     begins: called once, where there is something to compute. more: called with every report, for what a stage shows
-    beside its progress.
+    beside its progress. ends: called by `end`, where it had begun.
     """
 
     def __init__(
-        self, stage: str, begins: Callable[[], None] = lambda: None, more: Callable[[], None] = lambda: None
-    ) -> None:
-        self.stage, self.begins, self.more = stage, begins, more
+        self, stage: str, begins: Callable[[], None] = lambda: None, more: Callable[[], None] = lambda: None,
+        ends: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.stage, self.begins, self.more, self.ends = stage, begins, more, ends
         self._artifact: UUID | None = None
         self._begun = False
         self._shown = self._logged = 0.0
@@ -47,6 +48,11 @@ class Meter:
             with to_prefect():
                 self._show(progress)
         self.more()
+
+    def end(self) -> None:
+        """The stage is over, well or not."""
+        if self._begun:
+            self.ends()
 
     def _show(self, progress: memo.Progress) -> None:
         percent = round(100 * progress.share, 1)

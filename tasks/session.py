@@ -115,7 +115,11 @@ def bring(name: str, opened: Session) -> Any:
     """Bring one stage up to date; the state is Cached when nothing was left to do."""
     if name not in opened.wanted:
         return Completed(name="Skipped", message="not asked for")
-    outcome = memo.run(opened.view.stage(name), opened.view, meter(name, opened))
+    shown = meter(name, opened)
+    try:
+        outcome = memo.run(opened.view.stage(name), opened.view, shown)
+    finally:
+        shown.end()
     opened.outcomes.append(outcome)
     log.info("%-9s %s in %.1f s", name, outcome.line(), outcome.seconds)
     if name == "select":
@@ -130,7 +134,7 @@ def meter(name: str, opened: Session) -> Meter:
     if name != "train":
         return Meter(name)
     watching = Watching(opened.view, opened.run_id)
-    return Meter(name, lambda: runs.note(opened.view, opened.run_id, opened.outcomes), watching)
+    return Meter(name, lambda: runs.note(opened.view, opened.run_id, opened.outcomes), watching, watching.show)
 
 
 def _publish(opened: Session) -> None:

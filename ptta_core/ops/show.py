@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ptta_core import stages
+from ptta_core import adapters, stages
 from ptta_core.config import ConfigError, Site
 from ptta_core.memo import StageError
 from ptta_core.ops import runs
@@ -28,6 +28,18 @@ def rows(noun: str, workspace: str, run: str | None = None) -> list[dict[str, An
     if noun not in NOUNS:
         raise ConfigError(f"no noun {noun!r}; choices: {', '.join(NOUNS)}")
     store, site = open_store(workspace)
+    if noun == "adapters":
+        return _named(_rows(noun, store, site, workspace, run), adapters.names(store))
+    return _rows(noun, store, site, workspace, run)
+
+
+def _named(rows: list[dict[str, Any]], names: dict[str, str]) -> list[dict[str, Any]]:
+    """Adapters with what people call them, first."""
+    return [{"names": sorted(name for name, adapter_id in names.items() if adapter_id == row["adapter_id"])} | row
+            for row in rows]  # fmt: skip
+
+
+def _rows(noun: str, store: Store, site: Site, workspace: str, run: str | None) -> list[dict[str, Any]]:
     if run == "all" or (noun in BOOKKEEPING and noun != "failures"):
         names = [name for name in value_schema(NOUNS[noun]).names if name not in ("jpeg", "tensors")]
         return store.read(noun, names).to_pylist()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ptta_core import fleet, ids
+from ptta_core.adapters import File, file_of, reads_labels
 from ptta_core.config import BaseConfig, GenerateConfig, Recipe
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.prompts import labels_for, read_prompts
+from ptta_core.prompts import Prompt, labels_for, read_prompts
 from ptta_core.rows import Generation
 from ptta_core.view import View
 
@@ -111,18 +112,16 @@ class VideoMaker:
 def inputs(view: View) -> Items:
     """One item a prompt, seed and variant; the adapter is named by its bytes."""
     config = view.recipe.generate
-    adapters = view.rows("train", ["adapter_id", "path"]).to_pylist() if "adapter" in config.variants else []
-    if "adapter" in config.variants and not adapters:
-        raise StageError("generate: there is no trained adapter yet; run train first, or set generate.variants to base")
     places = {"base": ("", "")}
-    for row in adapters:
-        places["adapter"] = row["adapter_id"], str(view.home / row["path"])
+    if "adapter" in config.variants:
+        found = adapter_of(view)
+        places["adapter"] = found.adapter_id, str(found.path)
     items = []
     for prompt in read_prompts(config):
         for seed in config.seeds:
             for variant in config.variants:
                 adapter_id, adapter_path = places[variant]
-                labels = labels_for(prompt, view.recipe) if adapter_id else ""
+                labels = labels_of(prompt, view, adapter_path)
                 read = [adapter_id, prompt.text, seed, *([labels] if labels else [])]
                 generation_id = ids.digest(view.fingerprint("generate"), *read)
                 name = f"videos/{generation_id}.mp4"
@@ -131,9 +130,29 @@ def inputs(view: View) -> Items:
     return Items.of(items, "generation_id", [item.generation_id for item in items])
 
 
+def adapter_of(view: View) -> File:
+    """The adapter to generate with: the one that the recipe names, or the one that it trains. Raises StageError."""
+    if asked := view.recipe.generate.adapter:
+        return file_of(view.home, asked, "generate.adapter")
+    rows = view.rows("train", ["adapter_id", "path"]).to_pylist()
+    if not rows:
+        raise StageError("generate: there is no trained adapter yet; run train first, name one with generate.adapter, "
+                         "or set generate.variants to base")  # fmt: skip
+    return File(rows[-1]["adapter_id"], view.home / rows[-1]["path"])
+
+
+def labels_of(prompt: Prompt, view: View, adapter_path: str) -> str:
+    """The prompt's labels where its adapter reads any."""
+    if not adapter_path:
+        return ""
+    if view.recipe.generate.adapter:
+        return prompt.labels if reads_labels(Path(adapter_path)) else ""
+    return labels_for(prompt, view.recipe)
+
+
 def result_fields(recipe: Recipe) -> dict[str, Any]:
     """The sampler's settings; prompts, seeds and variants are items."""
-    left_out = {"prompts", "limit", "seeds", "variants"}
+    left_out = {"prompts", "limit", "seeds", "variants", "adapter"}
     own = {f"generate.{name}": value for name, value in recipe.generate.model_dump(mode="json").items()
            if name not in left_out}  # fmt: skip
     return own | {"base.dtype": recipe.base.dtype, "base.storage": recipe.base.storage}

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ptta_core import columns as cols
+from ptta_core.adapters import file_of
 from ptta_core.config import Recipe
 from ptta_core.duplicates import duplicate_groups
 from ptta_core.holdout import choose
@@ -117,23 +118,18 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     from ptta_core.memo import result_fields as of_section
 
     own = {f"train.{name}": value for name, value in of_section(recipe.train).items()}
-    own["train.init_from"] = init_digest(recipe)
     return own | {"base.dtype": recipe.base.dtype, "base.storage": recipe.base.storage}
 
 
-def init_digest(recipe: Recipe) -> str | None:
+def first_adapter(recipe: Recipe, home: Path) -> dict[str, Any]:
     """The adapter that training begins with, by its bytes. Raises StageError where there is none."""
-    if recipe.train.init_from is None:
-        return None
-    path = Path(recipe.train.init_from).expanduser()
-    if not path.is_file():
-        raise StageError(f"train.init_from = {recipe.train.init_from!r}: no such file")
-    return digest_file(path)
+    asked = recipe.train.init_from
+    return {"train.init_from": file_of(home, asked, "train.init_from").adapter_id if asked else None}
 
 
 @stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, 
        also=(Step, HeldOut, Router, Preview),
-       hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
+       hold_lease=False, models=lambda recipe: [recipe.base.model], named=first_adapter)  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
     for item in todo:
@@ -191,7 +187,8 @@ def pin_samples(folder: Path, item: TrainItem, job: Job) -> None:
     from ptta_core.training import dataset
 
     if job.config.init_from:
-        shutil.copyfile(Path(job.config.init_from).expanduser(), folder / "init.safetensors")
+        first = file_of(job.home, job.config.init_from, "train.init_from")
+        shutil.copyfile(first.path, folder / "init.safetensors")
     dataset.pin(folder, samples(item, job.store), item.held_out)
 
 
