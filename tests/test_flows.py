@@ -128,7 +128,7 @@ def test_a_training_is_shown_while_it_lasts_and_a_stop_is_told_everywhere(served
     from tasks.session import RunOptions
 
     options = RunOptions(workspace=str(workspace), videos=str(videos))
-    stops = {"train.rank": 3, "train.stop_on_collapse": 0.999, "train.stop_after": 3, "train.checkpoint_every": 2}
+    stops = {"train.rank": 3, "train.stop_on_collapse": 1 - 1e-9, "train.stop_after": 3, "train.checkpoint_every": 2}
     with tags("watched"):
         with pytest.raises(RouterCollapsed):
             finetune("demo", "laptop", IN_PROCESS | stops, options)
@@ -144,11 +144,12 @@ def test_a_training_is_shown_while_it_lasts_and_a_stop_is_told_everywhere(served
     _, _, artifacts = seen("watched")
     newest = {one.key: one for one in sorted(artifacts, key=lambda one: one.created) if one.key}
     steps, routers = (json.loads(newest[key].data) for key in ("training-steps", "training-routers"))
-    assert [row["step"] for row in steps] == list(range(8, 0, -1))
+    assert [row["step"] for row in steps] == list(range(6, 0, -1))
     assert all(row["forward_s"] > 0 and row["loss"] > 0 for row in steps)
-    assert {row["label"] for row in routers} >= {"all"} and abs(sum(routers[0][f"branch {n}"] for n in range(1, 5)) - 1) < 0.01
+    assert [row["label"] for row in routers] == ["all"]  # measured captions know no labels
+    assert sum(routers[0][f"branch {number}"] for number in range(1, 5)) == pytest.approx(1, abs=0.01)
     words = newest["training"]
     assert words.type == "markdown" and f"{workspace}/reports/demo-running.html" in words.data
-    assert "8 of 8" in newest["progress-train"].description and newest["progress-train"].data == 100.0
+    assert "6 of 6" in newest["progress-train"].description and newest["progress-train"].data == 100.0
     assert not (workspace / "reports/demo-running.html").exists()  # gone with the end of the run
     assert report.find(str(workspace)).name == "demo.html"

@@ -13,7 +13,7 @@ import pytest
 from demo import IN_PROCESS, open_demo
 
 from ptta_core import memo
-from ptta_core.ops import report, runs, show
+from ptta_core.ops import report, runs, show, status
 from ptta_core.rows import MEMO_COLUMNS, NOUNS, Step, value_schema
 from ptta_core.store import Store
 
@@ -167,6 +167,8 @@ def seen_while_it_ran(workspace: Path, before: list[dict]) -> None:
     [earlier] = {row["run_id"] for row in show.rows("runs", str(workspace)) if row["status"] != "running"}
     assert show.rows("steps", str(workspace), earlier) == before
     assert {row["step"] for row in show.rows("routers", str(workspace))} >= {3}
+    found = status.status(str(workspace))
+    assert found["recipes"][0]["lasting"]["step"]["step"] == len(rows) and "has not ended" in status.as_text(found)
     page = report.find(str(workspace))
     assert page.name == "demo-running.html" and report.find(str(workspace), earlier).name == "demo.html"
     text = page.read_text(encoding="utf-8")

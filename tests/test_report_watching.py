@@ -42,10 +42,14 @@ def test_routers_are_shown_by_label_and_by_layer() -> None:
 
 @pytest.mark.parametrize("previews", [3, 40])
 def test_previews_are_strips_over_the_steps(previews: int) -> None:
-    shots = [PreviewShot(10 * at, 10 * at, prompt, 7, b"mp4" if at else None, f"../training/t/{prompt}{at}.mp4")
-             for at in range(previews) for prompt in ("a & b", "c")]  # fmt: skip
+    shots = [
+        PreviewShot(10 * at, 10 * at, prompt, 7, b"mp4" if at else None, f"../training/t/{prompt}{at}.mp4", "", 0.5)
+        for at in range(previews)
+        for prompt in ("a & b", "c")
+    ]
     shots.append(PreviewShot(999, 999, "", 0, note="previews may take 5 % of the time"))
-    section = training(previews=shots)
+    section = training(previews=shots, times=[STEP] * 200)
+    assert f"They took {0.5 * previews:.1f} s, {100 * 0.5 * previews / 200:.2g} % of 3 min 20 s of training" in section
     assert section.count('class="strip"') == 2 and "a &amp; b" in section and "seed 7" in section
     shown = [int(step.replace(",", "")) for step in re.findall(r"<figcaption>step ([\d,]+)", section)]
     assert len(shown) == 2 * min(previews, MOST_SHOTS) and shown[: len(shown) // 2] == sorted(set(shown))

@@ -28,6 +28,8 @@ from ptta_core.rows import HeldOut, Preview, Step
 from ptta_core.stages.select import rule_of
 from ptta_core.view import View
 
+FILMS_BYTES = 8_000_000  # of previews that are read; the others are linked
+
 NOUN = {"gather": "sources", "split": "clips", "score": "scores", "select": "selection", "caption": "captions",
         "admit": "admitted", "encode": "latents", "train": "adapter", "generate": "generations",
         "evaluate": "verdicts"}  # fmt: skip
@@ -168,12 +170,14 @@ def routers(view: View) -> tuple[list[LabelRow], list[LayerRow]]:
 
 def previews(view: View) -> list[PreviewShot]:
     """The videos made while training went on, and why others were not."""
-    found = []
+    found, left = [], FILMS_BYTES
     for row in sorted(_measured(view, Preview), key=lambda row: (row["due"], row["prompt"], row["seed"])):
-        path = view.home / row["path"]
-        mp4 = path.read_bytes() if row["path"] and path.is_file() else None
+        path, mp4 = view.home / row["path"], None
+        if row["path"] and path.is_file() and (size := path.stat().st_size) <= left:
+            mp4, left = path.read_bytes(), left - size
         found.append(PreviewShot(row["due"], row["step"], row["prompt"], row["seed"], mp4,
-                                 f"../{row['path']}" if row["path"] else None, row["note"]))  # fmt: skip
+                                 f"../{row['path']}" if row["path"] else None, row["note"],
+                                 row["seconds"]))  # fmt: skip
     return found
 
 

@@ -110,6 +110,7 @@ class PreviewShot:
     mp4: bytes | None = None
     href: str | None = None
     note: str = ""
+    seconds: float = 0.0  # that all videos of this step took
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from statistics import mean
 
 from ptta_core.report.data import LabelRow, LayerRow, PreviewShot, ReportData
 from ptta_core.report.film import film
-from ptta_core.report.text import count, esc, fixed, number, plural
+from ptta_core.report.text import count, duration, esc, fixed, number, plural
 
 PHASES = {"data_s": "waiting for samples", "forward_s": "forward", "backward_s": "backward",
           "sync_s": "summing over workers", "optimizer_s": "optimizer"}  # fmt: skip
@@ -107,7 +107,15 @@ def previews(data: ReportData, warning: str) -> str:
     notes = _left_out([shot for shot in data.previews if shot.note])
     if not body and not notes:
         return ""
-    return f"<h3>Previews</h3>{body}{notes}{warning if body else ''}"
+    return f"<h3>Previews</h3>{body}{_cost(data)}{notes}{warning if body else ''}"
+
+
+def _cost(data: ReportData) -> str:
+    """What previews took of the time."""
+    spent = sum({shot.due: shot.seconds for shot in data.previews}.values())
+    trained = sum(one.get("step_s") or 0.0 for one in data.times)
+    share = f", {100 * spent / trained:.2g} % of {duration(trained)} of training" if trained else ""
+    return f'<p class="fine">They took {duration(spent)}{share}.</p>' if spent else ""
 
 
 def _evenly(shots: list[PreviewShot]) -> list[PreviewShot]:
