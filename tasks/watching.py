@@ -41,7 +41,8 @@ class Watching:
         now = time.monotonic()
         if now - self._written >= PAGE_S:
             self._written = now
-            self._page()
+            with to_prefect():
+                self._page()
         if now - self._shown >= TABLES_S:
             self._shown = now
             self.show()
@@ -63,10 +64,9 @@ class Watching:
         home = str(self.own.home)
         page = report.find(home, self.run_id)
         if not self._linked:
-            with to_prefect():
-                words = WORDS.format(run_id=self.run_id, page=page, home=home)
-                create_markdown_artifact(markdown=words, key="training")
-        self._linked = True
+            words = WORDS.format(run_id=self.run_id, page=page, home=home)
+            create_markdown_artifact(markdown=words, key="training")
+            self._linked = True
 
     def _table(self, key: str, rows: list[dict[str, Any]], words: str) -> None:
         """Fill a table artifact, the same one every time."""

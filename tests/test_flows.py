@@ -150,6 +150,6 @@ def test_a_training_is_shown_while_it_lasts_and_a_stop_is_told_everywhere(served
     assert sum(routers[0][f"branch {number}"] for number in range(1, 5)) == pytest.approx(1, abs=0.01)
     words = newest["training"]
     assert words.type == "markdown" and f"{workspace}/reports/demo-running.html" in words.data
-    assert "6 of 6" in newest["progress-train"].description and newest["progress-train"].data == 100.0
+    assert "1 of 1" in newest["progress-train"].description and float(newest["progress-train"].data) == 100.0
     assert not (workspace / "reports/demo-running.html").exists()  # gone with the end of the run
     assert report.find(str(workspace)).name == "demo.html"

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ptta_core.config import Site
-from ptta_core.ops import runs, training
+from ptta_core.ops import runs, watching
 from ptta_core.ops.show import open_store
 from ptta_core.stages import RIVER
 from ptta_core.store import Store
@@ -35,7 +35,7 @@ def lasting(store: Store, site: Site, recipe: str) -> dict[str, Any] | None:
     record = runs.last(store, recipe=recipe, going=True)
     if record is None or not runs.lasts(record):
         return None
-    newest = training.steps(runs.lasting_view(record, site), 1)
+    newest = watching.steps(runs.lasting_view(record, site), 1)
     return {"run_id": record["run_id"], "since": record["at"], "step": newest[0] if newest else None}
 
 

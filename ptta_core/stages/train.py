@@ -127,9 +127,9 @@ def first_adapter(recipe: Recipe, home: Path) -> dict[str, Any]:
     return {"train.init_from": file_of(home, asked, "train.init_from").adapter_id if asked else None}
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, 
-       also=(Step, HeldOut, Router, Preview),
-       hold_lease=False, models=lambda recipe: [recipe.base.model], named=first_adapter)  # fmt: skip
+@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, named=first_adapter,
+       also=(Step, HeldOut, Router, Preview), hold_lease=False,
+       models=lambda recipe: [recipe.base.model])  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
     for item in todo:
