@@ -12,7 +12,8 @@ from flows import deciding, verbs
 
 # Errors whose message tells a person what to do, by name: importing them here would make `--help` slow.
 TOLD = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
-        "NotFinite", "DatasetError", "CheckpointError", "NotSaved", "ServerError", "VideoError", "Combed"}  # fmt: skip
+        "NotFinite", "Diverged", "RouterCollapsed", "DatasetError", "CheckpointError", "NotSaved", "ServerError",
+        "VideoError", "Combed"}  # fmt: skip
 STAGES = ("gather", "split", "score", "select", "caption", "admit", "encode", "train", "generate", "evaluate")
 
 
@@ -21,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptta", description="Raw animation footage in, a fine-tuned and judged "
                                      "text-to-video adapter out.")  # fmt: skip
     group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _ledger, _remove):
+    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _ledger, _remove, _tag):
         add(group)
     return parser
 
@@ -72,7 +73,7 @@ def _report(group: Any) -> None:
 def _export(group: Any) -> None:
     export = _verb(group, "export", "a trained adapter as files that other tools load", verbs.export)
     export.add_argument("noun", metavar="NOUN", choices=("adapter",), help="adapter")
-    export.add_argument("id", metavar="ID", help="an adapter's id, its beginning, or last")
+    export.add_argument("id", metavar="ID", help="an adapter's id, its beginning, its name, or last")
     _workspace(export)
     export.add_argument("--format", action="append", default=[], metavar="FORMAT",
                         help="native, diffusers, branches or comfyui; may be repeated")  # fmt: skip
@@ -123,6 +124,17 @@ def _remove(group: Any) -> None:
     remove.add_argument("--why", metavar="TEXT", help="kept with the tombstone")
     remove.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
     remove.add_argument("--json", action="store_true")
+
+
+def _tag(group: Any) -> None:
+    tag = _verb(group, "tag", "give an adapter a name, which then stands for it wherever one is asked for",
+                deciding.tag)  # fmt: skip
+    tag.add_argument("noun", metavar="NOUN", choices=("adapter",), help="adapter")
+    tag.add_argument("id", metavar="ID", help="an adapter's id, its beginning, another name of it, or last")
+    tag.add_argument("name", metavar="NAME", help="a name that another adapter has moves to this one")
+    _workspace(tag)
+    tag.add_argument("--remove", action="store_true", help="take the name away instead")
+    tag.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
 
 
 def _verb(group: Any, name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

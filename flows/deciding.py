@@ -1,4 +1,4 @@
-"""What the verbs that decide do: calibrate, select, ledger, remove. Operations are imported only by their verb."""
+"""What the verbs that decide do: calibrate, select, ledger, remove, tag. Operations are imported only by their verb."""
 
 import argparse
 import json
@@ -49,4 +49,18 @@ def remove(parsed: argparse.Namespace) -> int:
 
     found = remove.remove(parsed.workspace, parsed.source, parsed.yes, parsed.why or "", parsed.by)
     print(json.dumps(remove.as_dict(found)) if parsed.json else remove.as_text(found))
+    return 0
+
+
+def tag(parsed: argparse.Namespace) -> int:
+    """ptta tag adapter ID NAME."""
+    import getpass
+
+    from ptta_core import adapters
+    from ptta_core.ops import show
+
+    store, _ = show.open_store(parsed.workspace)
+    say = adapters.unname if parsed.remove else adapters.name
+    adapter_id = say(store, parsed.id, parsed.name, parsed.by or getpass.getuser())
+    print(f"adapter {adapter_id} is {'no longer' if parsed.remove else 'now'} called {parsed.name}")
     return 0

@@ -115,9 +115,9 @@ def check(parsed: argparse.Namespace) -> int:
 
 def report(parsed: argparse.Namespace) -> int:
     """ptta report."""
-    from ptta_core.ops import show
+    from ptta_core.ops import report
 
-    print(show.report_path(parsed.workspace, parsed.run))
+    print(report.find(parsed.workspace, parsed.run))
     return 0
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ptta_core.config import RaySite, Workers
@@ -83,19 +84,34 @@ def _must_answer(address: str) -> None:
         raise FleetError(f"no Ray cluster answers at ray.address {address!r} ({error})") from error
 
 
-def must_fit(workers: Workers) -> None:
-    """Raise FleetError where the cluster could never hold all the workers: Ray would wait for ever without a word."""
+def must_fit(workers: Workers, beside: Workers | None = None) -> None:
+    """Raise FleetError where the cluster could never hold all the workers: Ray would wait for ever without a word.
+
+    beside: one more worker that runs at the same time.
+    """
     import ray
 
     if workers.gpus > 1 and workers.gpus != int(workers.gpus):
         raise FleetError(f"workers.gpus is {workers.gpus:g}: more than one GPU must be a whole number")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if sum(_places(node, workers) for node in nodes) < workers.count:
+    if not any(sum(_places(node, workers) for node in left) >= workers.count for left in _without(nodes, beside)):
         there = " + ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
+        more = f" and beside them {asked(beside)}" if beside else ""
         raise FleetError(
-            f"the Ray cluster cannot hold {asked(workers)}; there is {there or 'no node'} (a machine each). "
+            f"the Ray cluster cannot hold {asked(workers)}{more}; there is {there or 'no node'} (a machine each). "
             "Lower workers.count, workers.cpus or workers.gpus in the site."
         )
+
+
+def _without(nodes: list[dict[str, float]], one: Workers | None) -> Iterator[list[dict[str, float]]]:
+    """What is left of the machines with one more worker on one of them, for every machine that holds it."""
+    if one is None:
+        yield nodes
+        return
+    for place, node in enumerate(nodes):
+        if _places(node, one):
+            left = node | {"CPU": node.get("CPU", 0.0) - one.cpus, "GPU": node.get("GPU", 0.0) - one.gpus}
+            yield [*nodes[:place], left, *nodes[place + 1 :]]
 
 
 def asked(workers: Workers) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ptta_core.clips_config import AdmitConfig, CaptionConfig, EncodeConfig
 from ptta_core.section import NOT_RESULT, ConfigError, ModelRef, Section
-from ptta_core.site import RaySite, Site, TrainWorkers, Workers  # noqa: F401  (most ask for them here)
+from ptta_core.site import PreviewWorker, RaySite, Site, TrainWorkers, Workers  # noqa: F401  (most ask for them here)
 
 HOME = Path(__file__).resolve().parent.parent
 DEPLOYMENTS = HOME / "deployments"
@@ -158,12 +158,21 @@ class TrainConfig(Section):
     checkpointing: Annotated[bool, Field(json_schema_extra=NOT_RESULT)] = True  # activation checkpointing
     router_label_weight: float = Field(0.0, ge=0)  # of the cross entropy between gates and the clip's labels
     balance_weight: float = Field(0.0, ge=0)  # of what keeps routers from using one branch more than another
+    temporal_loss_weight: float = Field(0.0, ge=0)  # of the error in how the velocity changes between latent frames
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
-    init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names
+    # an adapter to go on from: a file, our own or a plain LoRA with diffusers' names, or one of the workspace: an id, a
+    # name, or last
+    init_from: str | None = None
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
+    router_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; every layer's gates by label
+    preview_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps, from step 0 on
+    preview_prompts: Annotated[str | list[str] | None, Field(json_schema_extra=NOT_RESULT)] = None  # generate's first 2
+    preview_seeds: Annotated[list[int], Field(min_length=1, json_schema_extra=NOT_RESULT)] = [0]
+    preview_steps: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # of sampling; as generate
+    preview_share: Annotated[float, Field(gt=0, json_schema_extra=NOT_RESULT)] = 0.05  # of the training time, at most
     stop_on_divergence: Annotated[float, Field(ge=0, json_schema_extra=NOT_RESULT)] = 5.0  # times the median; 0: never
     stop_on_collapse: Annotated[float, Field(ge=0, lt=1, json_schema_extra=NOT_RESULT)] = 0.02  # evenness; 0: never
     stop_after: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 20  # steps in a row
@@ -184,6 +193,7 @@ class GenerateConfig(Section):
     limit: int | None = Field(None, ge=1)  # the first prompts only
     seeds: list[int] = [0]
     variants: list[Literal["base", "adapter"]] = ["base", "adapter"]
+    adapter: str | None = None  # another one than the recipe trains: a file, an id or a name in the workspace, or last
     frames: int = Field(33, ge=1)
     height: int = Field(512, ge=16)
     width: int = Field(512, ge=16)

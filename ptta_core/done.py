@@ -127,18 +127,23 @@ def write_table(store: Any, noun: type, named: dict[str, Any], table: pa.Table) 
 
 
 def current_rows(store: Any, noun: str, fingerprint: str, input_ids: Iterable[str], ledger: Ledger,
-                 columns: Sequence[str] | None = None, ordered: bool = True) -> pa.Table:  # fmt: skip
-    """Rows of `noun` that answer for these inputs: done, of the highest done attempt; sorted by key if `ordered`."""
+                 columns: Sequence[str] | None = None, ordered: bool = True,
+                 unfinished: bool = False) -> pa.Table:  # fmt: skip
+    """Rows of `noun` that answer for these inputs: done, of the highest done attempt; sorted by key if `ordered`.
+
+    unfinished: also the rows of inputs that are not done, of the highest attempt that there is.
+    """
     schema = table_schema(NOUNS[noun])
     names = list(columns or [name for name in schema.names if not pa.types.is_large_binary(schema.field(name).type)])
     read = list(dict.fromkeys([*names, "input_id", "attempt", *(["key"] if ordered else [])]))
     table = store.read(noun, read, f"fingerprint = '{fingerprint}'")
-    for wanted in (cols.members(input_ids), cols.whole(ledger.done_rows["input_id"])):
+    for wanted in (cols.members(input_ids), *([] if unfinished else [cols.whole(ledger.done_rows["input_id"])])):
         mask = cols.is_in(table["input_id"], wanted)
         table = table if mask is None else table.filter(mask)
     # not only where a later attempt is done: a killed one may have left rows without its done row
     if (pc.max(table["attempt"]).as_py() or 0) > 1:
-        best = pa.array([ledger.done[input_id] for input_id in table["input_id"].to_pylist()], pa.int64())
+        attempts = highest(table) | ledger.done
+        best = pa.array([attempts[input_id] for input_id in table["input_id"].to_pylist()], pa.int64())
         table = table.filter(pc.equal(table["attempt"], best))
     if not ordered:
         return table.select(names)

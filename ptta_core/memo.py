@@ -28,6 +28,7 @@ from ptta_core.done import current_rows, plan, read_ledger, write_table
 from ptta_core.fleet import Failed, Spent
 from ptta_core.ids import digest, digest_bytes
 from ptta_core.lease import Lease
+from ptta_core.pace import Pace, length
 from ptta_core.rows import NOUNS, TABLE_OF, Done, Failure, Fingerprint, table_schema, to_arrow
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Progress:
     total: int
     seconds: float
     note: str = ""
+    left_s: float | None = None  # None: not known yet
 
     @property
     def share(self) -> float:
@@ -77,11 +79,23 @@ class Progress:
 
     def line(self) -> str:
         """One readable line with the time left."""
-        left = (
-            f", {self.seconds / self.done * (self.total - self.done):.0f} s left" if 0 < self.done < self.total else ""
-        )
-        return f"{self.stage}: {self.done} of {self.total} in {self.seconds:.0f} s{left}" + (
-            f" ({self.note})" if self.note else "")  # fmt: skip
+        left = "" if self.left_s is None else f", {length(self.left_s)} left"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.stage}: {self.done} of {self.total} in {length(self.seconds)}{left}{note}"
+
+
+class Unfinished:
+    """The rows of an item that takes long, in the tables while it is computed.
+
+    They count as its rows once it is done; until then they may be taken back. Both may be called from another thread
+    than the stage's own, one at a time. Outside `run` nothing is kept.
+    """
+
+    def publish(self, item: Any, rows: Sequence[tuple[str, Any]]) -> None:
+        """Commit rows, each with a word on its place among the item's: one that is there already stays as it is."""
+
+    def retract(self, item: Any, noun: type, where: str) -> None:
+        """Take rows of a noun back: what they say is being computed again."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,7 @@ class Job:
     say: Callable[[str], None]  # a note beside the progress
     store: Any = None  # for a stage that reads wide columns itself
     spent: Spent = field(default_factory=Spent)  # filled by the stage's pool
+    unfinished: Unfinished = field(default_factory=Unfinished)
 
     def device(self) -> str:
         """Where the stage's models run: the site's word; auto means a GPU when the stage's workers have one."""
@@ -154,6 +169,7 @@ class Stage:
     leave_out: tuple[str, ...] = ()
     fields: Callable[[Recipe], dict[str, Any]] | None = None
     models: Callable[[Recipe], list[Any]] = lambda recipe: []
+    named: Callable[[Recipe, Path], dict[str, Any]] = lambda recipe, home: {}  # what fields name there, by its bytes
     hold_lease: bool = True  # False: the table's lease is taken for each commit only (training takes days)
     inputs: Callable[[View], Items] = field(default=lambda view: Items([], [], lambda rows: []))
     id_field: str = "item_id"
@@ -179,6 +195,7 @@ class Stage:
         elif isinstance(config, Section):
             found |= {f"{self.section or self.name}.{name}": value
                       for name, value in result_fields(config).items() if name not in self.leave_out}  # fmt: skip
+        found |= self.named(recipe, models_folder.parent)
         for ref in self.models(recipe):
             found[f"model {ref.id}"] = identity(ref, models_folder)
         return found
@@ -188,7 +205,7 @@ def stage(noun: type, *, version: int, id_field: str, inputs: Callable[[View], I
     """Turn `verb(todo, job) -> Iterator[Batch]` into a Stage named after the function.
 
     version: raise it when the code changes the result. id_field: the field of an item that identifies it.
-    inputs: what there is to do. more: also, section, leave_out, fields, models, hold_lease, by_items of Stage.
+    inputs: what there is to do. more: also, section, leave_out, fields, models, named, hold_lease, by_items of Stage.
     """
 
     def wrap(compute: Callable[[list[Any], Job], Iterator[Batch]]) -> Stage:
@@ -257,8 +274,11 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
     writer = Writer(stage, view, ids, lease)
     begun = time.monotonic()
 
+    pace = Pace()
+
     def report(done: int, total: int, note: str = "") -> None:
-        on_progress(Progress(stage.name, done, total, time.monotonic() - begun, note))
+        seconds = time.monotonic() - begun
+        on_progress(Progress(stage.name, done, total, seconds, note, pace.left_s(seconds, done, total)))
 
     report(0, len(values), "starting")
     said: list[str] = [""]
@@ -273,6 +293,7 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
         lambda note: said.__setitem__(0, note),
         view.store,
         spent,
+        writer,
     )
     with contextlib.closing(stage.compute(values, job)) as batches:  # type: ignore[type-var]
         for batch in batches:
@@ -288,7 +309,7 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
     return writer.computed, writer.failed
 
 
-class Writer:
+class Writer(Unfinished):
     """The one writer: gathers results and commits outputs first, then failures and done rows."""
 
     def __init__(self, stage: Stage, view: View, ids: dict[str, tuple[str, int]], lease: Lease) -> None:
@@ -328,12 +349,42 @@ class Writer:
         for ordinal, row in enumerate(listed):  # an item's rows are committed together: their order names them
             values = dataclasses.asdict(row)
             noun = TABLE_OF[type(row)]
-            memo = {"key": digest(noun, fingerprint, input_id, ordinal, attempt), "fingerprint": fingerprint,
-                    "item_id": item_id, "input_id": input_id, "attempt": attempt,
-                    "content_id": content_id(values)}  # fmt: skip
-            self._rows.setdefault(noun, []).append(memo | values)
+            self._rows.setdefault(noun, []).append(self._memo(item_id, noun, ordinal, values) | values)
         self._done.append(Done(self.stage.name, fingerprint, input_id, attempt, len(rows), now()))
         self.computed += 1
+
+    def _memo(self, item_id: str, noun: str, place: int | str, values: dict[str, Any]) -> dict[str, Any]:
+        """The memo's columns of one row."""
+        fingerprint, (input_id, attempt) = self.view.fingerprint(self.stage.name), self.ids[item_id]
+        return {"key": digest(noun, fingerprint, input_id, place, attempt), "fingerprint": fingerprint,
+                "item_id": item_id, "input_id": input_id, "attempt": attempt,
+                "content_id": content_id(values)}  # fmt: skip
+
+    def publish(self, item: Any, rows: Sequence[tuple[str, Any]]) -> None:
+        """See Unfinished. Raises LeaseHeld, OSError."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for place, row in rows:
+            values, noun = dataclasses.asdict(row), TABLE_OF[type(row)]
+            memo = self._memo(getattr(item, self.stage.id_field), noun, place, values)
+            found.setdefault(noun, []).append(memo | values)
+        with self._held():
+            self.lease.check()
+            for noun, listed in found.items():
+                self.view.store.insert(noun, pa.Table.from_pylist(listed, schema=table_schema(NOUNS[noun])))
+                self.view.store.compact(noun)
+
+    def retract(self, item: Any, noun: type, where: str) -> None:
+        """See Unfinished. Raises LeaseHeld, OSError."""
+        input_id, attempt = self.ids[getattr(item, self.stage.id_field)]
+        own = (f"fingerprint = '{self.view.fingerprint(self.stage.name)}' AND input_id = '{input_id}' "
+               f"AND attempt = {attempt} AND ({where})")  # fmt: skip
+        with self._held():
+            self.lease.check()
+            self.view.store.delete(TABLE_OF[noun], own)
+
+    def _held(self) -> contextlib.AbstractContextManager[Any]:
+        """The right to write: the stage's own for all of its time, or taken for this commit."""
+        return contextlib.nullcontext() if self.stage.hold_lease else self.lease
 
     def _fail(self, item: Any, item_id: str, input_id: str, attempt: int, bad: Failed) -> None:
         path = str(getattr(item, "path", "") or "")
@@ -357,7 +408,7 @@ class Writer:
 
     def commit(self) -> None:
         """Outputs, then failures, then done: whatever is killed in between, done rows never lie."""
-        with contextlib.nullcontext() if self.stage.hold_lease else self.lease:
+        with self._held():
             self.lease.check()
             store = self.view.store
             for noun in sorted(self._rows, key=lambda name: name == TABLE_OF[self.stage.noun]):

@@ -212,6 +212,26 @@ class Step:
     gate_evenness: float = 1.0  # entropy of the mean gate of late steps over ln N, mean over layers: 0 one branch .. 1
     branch_cosine: float = 0.0  # between the B of two branches, mean over pairs and layers; 0 while they are zero
     dead_branches: float = 0.0  # a layer: branches used less than a tenth of an even share
+    data_s: float = 0.0  # of step_s, on the first worker: waiting for samples
+    forward_s: float = 0.0
+    backward_s: float = 0.0  # with activations that are computed again; where the model is sharded, with its gathering
+    sync_s: float = 0.0  # summing over the workers, and waiting for the slowest
+    optimizer_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Router:
+    """What one layer's gates were over the steps since the last such row, over all samples or those with a label."""
+
+    train_id: str
+    step: int
+    layer: str
+    label: str  # "": every sample
+    samples: float  # the samples' shares of the label, added up
+    gate_mean: list[float]  # per branch
+    gate_entropy: float  # nats, 0 (one branch decides) .. ln N
+    branch_cosine: float  # of the layer, as in steps
+    dead_branches: int  # of the layer
 
 
 @dataclass(frozen=True)
@@ -224,6 +244,26 @@ class HeldOut:
     t: float  # 0 (clean) .. 1 (noise), the middle of the quarter
     loss: float  # mean squared error of the velocity, mean over samples
     samples: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A video of a training run's adapter as it was after some steps; or why there is none."""
+
+    train_id: str
+    due: int  # after how many steps it was to be made
+    step: int  # after how many steps it was made: later where previews had taken their share of the time
+    prompt: str  # "" where there is no video
+    seed: int
+    path: str  # relative to the workspace, "" where there is none
+    video_sha: str
+    frames: int
+    height: int
+    width: int
+    fps: float
+    labels: str  # JSON object label -> share that a label gate read, "" for every other gate
+    seconds: float  # that all videos of this step took
+    note: str  # "" or why there is no video
 
 
 @dataclass(frozen=True)
@@ -298,11 +338,11 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Edit:
-    """A person's word about a clip or a source; the newest wins over every rule and every model."""
+    """A person's word about a clip, a source or an adapter; the newest wins over every rule and every model."""
 
-    clip_id: str  # or a source_id, for the field removed
-    field: str  # selection | removed
-    value: str  # selection: keep | veto | "" (neither any more); removed: why
+    clip_id: str  # or a source_id, for the field removed; or an adapter_id, for name, unname and trained_on_removed
+    field: str  # selection | removed | trained_on_removed | name | unname
+    value: str  # selection: keep | veto | "" (neither any more); removed: why; name and unname: what it is called
     author: str
     at: str
 
@@ -329,7 +369,8 @@ NOUNS: dict[str, type] = {
     "files": File, "sources": Source, "clips": Clip, "scores": Score, "thumbnails": Thumbnail,
     "embeddings": Embedding, "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent,
     "decoded": Decoded, "adapters": Adapter,
-    "steps": Step, "held_out": HeldOut, "generations": Generation, "verdicts": Verdict,
+    "steps": Step, "routers": Router, "held_out": HeldOut, "previews": Preview,
+    "generations": Generation, "verdicts": Verdict,
     "failures": Failure, "done": Done, "fingerprints": Fingerprint, "edits": Edit, "runs": Run,
 }  # fmt: skip
 TABLE_OF: dict[type, str] = {row: name for name, row in NOUNS.items()}

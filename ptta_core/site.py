@@ -43,6 +43,14 @@ class TrainWorkers(Section):
         return self
 
 
+class PreviewWorker(Section):
+    """A place of its own for training's previews, which then cost the training no time: a Ray worker with the base."""
+
+    cpus: float = Field(1.0, gt=0)
+    gpus: float = Field(0.0, ge=0)
+    threads: int = Field(1, ge=1)
+
+
 class RaySite(Section):
     """The Ray cluster: none named means one of our own on this machine."""
 
@@ -65,6 +73,7 @@ class Site(Section):
     caption: Workers = Workers()
     encode: Workers = Workers()
     train: TrainWorkers = TrainWorkers()
+    preview: PreviewWorker | None = None  # None: previews are made by the training workers
     generate: Workers = Workers()
     evaluate: Workers = Workers()
 

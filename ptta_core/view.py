@@ -120,6 +120,11 @@ class View:
                                                   self.ledger(name), columns, ordered)  # fmt: skip
         return self._rows[asked]
 
+    def unfinished_rows(self, name: str, noun: type) -> pa.Table:
+        """As `rows`, with what items that are not done have published so far; read anew every time."""
+        return memo.current_rows(self.store, TABLE_OF[noun], self.fingerprint(name), self.items(name).input_ids,
+                                 self.ledger(name), unfinished=True)  # fmt: skip
+
     def forget(self, name: str) -> None:
         """Drop cached rows of a stage that has just written; its items stay as resolved."""
         self._rows = {asked: table for asked, table in self._rows.items() if asked[0] != name}

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
-from prefect.artifacts import (
-    create_link_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.states import Completed
 from pydantic import BaseModel
 
@@ -24,6 +17,8 @@ from ptta_core.ops import calibrate, fates, report, runs
 from ptta_core.stages import RIVER, load
 from ptta_core.stages.select import require_some
 from ptta_core.view import Options, View
+from tasks.meter import Meter, to_prefect
+from tasks.watching import Watching
 
 log = logging.getLogger("ptta")
 
@@ -122,42 +117,26 @@ def bring(name: str, opened: Session) -> Any:
     """Bring one stage up to date; the state is Cached when nothing was left to do."""
     if name not in opened.wanted:
         return Completed(name="Skipped", message="not asked for")
-    outcome = memo.run(opened.view.stage(name), opened.view, _Meter(name))
+    shown = meter(name, opened)
+    try:
+        outcome = memo.run(opened.view.stage(name), opened.view, shown)
+    finally:
+        shown.end()
     opened.outcomes.append(outcome)
     log.info("%-9s %s in %.1f s", name, outcome.line(), outcome.seconds)
     if name == "select":
         require_some(opened.view)
-        with contextlib.suppress(RuntimeError):  # outside a flow there is nobody to show it to
+        with to_prefect():
             create_table_artifact(table=calibrate.rows(opened.view), key="calibration", description="theta -> kept")
     return Completed(name="Cached" if outcome.cached else "Completed", message=outcome.line())
 
 
-class _Meter:
-    """Progress to the log at most every five seconds and to a Prefect artifact at most once a second."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-        self._artifact: UUID | None = None
-        self._shown = self._logged = 0.0
-
-    def __call__(self, progress: memo.Progress) -> None:
-        now = time.monotonic()
-        last = progress.done >= progress.total
-        if now - self._logged > 5 or last:
-            self._logged = now
-            log.info("%s", progress.line())
-        if now - self._shown > 1 or last:
-            self._shown = now
-            with contextlib.suppress(RuntimeError):  # outside a flow there is nobody to show it to
-                self._show(progress)
-
-    def _show(self, progress: memo.Progress) -> None:
-        percent = round(100 * progress.share, 1)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(progress=percent, key=f"progress-{self.stage}",
-                                                      description=progress.line())  # type: ignore[assignment]  # fmt: skip
-        else:
-            update_progress_artifact(self._artifact, progress=percent, description=progress.line())
+def meter(name: str, opened: Session) -> Meter:
+    """What takes a stage's progress in. Training takes long: it can be looked at meanwhile."""
+    if name != "train":
+        return Meter(name)
+    watching = Watching(opened.view, opened.run_id)
+    return Meter(name, lambda: runs.note(opened.view, opened.run_id, opened.outcomes), watching, watching.show)
 
 
 def _publish(opened: Session) -> None:

@@ -28,6 +28,7 @@ HOMES = {
     # a floor measured through our own reader would be none, and peers run in environments of their own
     "av": ("ptta_core/video/", "benchmarks/floor.py", "benchmarks/peers/"),
     "torch": ("ptta_core/models/", "ptta_core/training/", "benchmarks/"),
+    "tensorboardX": ("ptta_core/training/",),
 }
 # places that may import an engine inside a function: a worker's constructor sets torch's threads
 LAZY_HOMES = {"torch": ("ptta_core/stages/",)}

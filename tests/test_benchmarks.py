@@ -99,3 +99,31 @@ def test_a_peer_that_fails_is_told_and_does_not_end_the_run(tmp_path: Path, monk
     assert "ModuleNotFoundError: No module named 'data_juicer'" in against.peer("datajuicer", [film])["failed"]
     monkeypatch.setattr(against.setup, "python_of", lambda name: tmp_path / "python")
     assert "No such file" in against.peer("nemo", [film])["failed"]
+
+
+def test_the_temporal_sweep_judges_an_adapter_a_weight(workspace: Path, videos: Path) -> None:
+    """On a finished workspace, whose own adapter is that of weight 0: one more is trained and judged."""
+    import temporal
+    from demo import open_demo
+
+    from ptta_core.store import Store
+
+    points = temporal.sweep(lambda changed: open_demo(workspace, videos, **changed), [0.0, 4.0])
+    assert [one.name for one in points] == ["base", "0", "4"] and Store(workspace / "tables").count("adapters") == 2
+    assert len({one.means["warp_error"] for one in points}) == 3 and {one.videos for one in points} == {2}
+    picture = temporal.plot(points, temporal.RANDOM)
+    assert picture.count("<circle") == 3 and "not a result" in picture
+    result = temporal.table(points, temporal.RANDOM)
+    assert result.figures["points"] == ["base", "0", "4"] and result.figures["random_base"]
+    assert "not a result" in result.text() and "over 2 videos" in result.markdown()
+
+
+def test_means_and_errors_are_of_the_videos() -> None:
+    import temporal
+
+    rows = [{"dimension": what, "value": value} for what in temporal.MEASURES for value in (1.0, 3.0, 5.0)]
+    one = temporal.point("2", rows)
+    assert one.means["flicker"] == 3.0 and one.errors["flicker"] == pytest.approx(2 / 3**0.5) and one.videos == 3
+    apart = temporal.point("4", [row | {"value": 2 * row["value"]} for row in rows])
+    x = temporal.axis("dynamic_degree", [one, apart], 0, 100)
+    assert 0 < x.at(3.0) < x.at(6.0) < 100 and x.at(x.low) == 0 and x.at(x.high) == 100

@@ -1,14 +1,16 @@
-"""Episodes with one opening and one ending: of what they share one clip is kept, a person's word comes first."""
+"""Episodes with one opening and one ending: of what they share one clip is kept, and none learned and measured."""
 
+import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from demo import go, open_demo
 
-from ptta_core import cartoon, video
+from ptta_core import cartoon, memo, video
 from ptta_core.ops import edits
 from ptta_core.view import View
 
@@ -42,11 +44,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return workspace, folder
 
 
+def places(view: View) -> dict[str, tuple[int, int]]:
+    """clip_id -> (episode, place of the shot)."""
+    episodes = {row["source_id"]: int(Path(row["path"]).stem) for row in view.rows("gather").to_pylist()}
+    return {row["clip_id"]: (episodes[row["source_id"]], round(row["start_s"] * 24) // LENGTH)
+            for row in view.rows("split").to_pylist()}  # fmt: skip
+
+
 def verdicts(view: View) -> dict[tuple[int, int], dict]:
     """(episode, place of the shot) -> the clip's row of the selection."""
-    episodes = {row["source_id"]: int(Path(row["path"]).stem) for row in view.rows("gather").to_pylist()}
-    where = {row["clip_id"]: (episodes[row["source_id"]], round(row["start_s"] * 24) // LENGTH)
-             for row in view.rows("split").to_pylist()}  # fmt: skip
+    where = places(view)
     return {where[row["clip_id"]]: row for row in view.rows("select").to_pylist()}
 
 
@@ -81,3 +88,31 @@ def test_a_persons_word_outlives_theta_and_wins_over_the_duplicate_rule(place: t
             assert all(re.fullmatch(r"S .*|near-duplicate of \w+", row["reason"]) for row in others)
         if theta == 1000.0:
             assert [place for place, row in found.items() if row["kept"]] == [pinned]
+
+
+def test_a_repeated_opening_is_never_learned_and_measured(place: tuple[Path, Path], tmp_path: Path) -> None:
+    """What training is pinned to: one episode's own shots are measured, its opening and ending are in neither part."""
+    from ptta_core.stages import train
+
+    workspace = Path(shutil.copytree(place[0], tmp_path / "w"))
+    shutil.rmtree(workspace / "tables/edits.lance", ignore_errors=True)
+    keep = OPEN | {"select.duplicates": "keep", "encode.frames": 5, "encode.area": 32 * 32}
+    encoded = open_demo(workspace, place[1], **keep, **{"train.holdout_share": 0.15})
+    go(encoded, (*CURATE, "caption", "admit", "encode"))
+
+    items = encoded.items("train")
+    [item] = items.make([0])
+    assert items.note == "2 of 12 latents held out; 3 more left out: near-duplicates of learned ones"
+    job = memo.Job("train", encoded.recipe.train, encoded.recipe, encoded.site, encoded.home,
+                   encoded.fingerprint("train"), lambda *a: None, lambda note: None, encoded.store)  # fmt: skip
+    train.pin(encoded.home / "training" / item.train_id, item, job)
+    where = places(encoded)
+    shot_of = {row["latent_id"]: where[row["clip_id"]] for row in encoded.rows("encode").to_pylist()}
+    index = json.loads((encoded.home / "training" / item.train_id / "index.json").read_text())
+    measured = {shot_of[one["latent_id"]] for one in index if one["held_out"]}
+    learned = {shot_of[one["latent_id"]] for one in index if not one["held_out"]}
+    [number] = {number for number, _ in measured}
+    others = [one for one in range(3) if one != number]
+    assert measured == {(number, 2), (number, 3)}
+    assert learned == {(one, at) for one in others for at in (*SHARED, 2, 3)}
+    assert open_demo(workspace, place[1], **keep).items("train").input_ids != items.input_ids  # 0: nothing held out

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo import IN_PROCESS
 from servers import Server
 
 from ptta_core.stages import RIVER
@@ -112,3 +113,43 @@ def test_a_run_with_nothing_to_run_is_refused(served, tmp_path):
         curate_and_train("laptop", "laptop", {}, RunOptions(workspace=str(tmp_path / "w"), from_stage="train"))
     with pytest.raises(ConfigError, match="until = admit"):
         finetune("laptop", "laptop", {}, RunOptions(workspace=str(tmp_path / "w")))
+
+
+def test_a_training_is_shown_while_it_lasts_and_a_stop_is_told_everywhere(served, workspace, videos, capsys):
+    """It stops by itself, says why and what to do, and goes on from there when told so; the server has it all."""
+    import json
+
+    from prefect import tags
+
+    from flows.cli import main
+    from flows.finetune import finetune
+    from ptta_core.ops import report
+    from ptta_core.training.stops import RouterCollapsed
+    from tasks.session import RunOptions
+
+    options = RunOptions(workspace=str(workspace), videos=str(videos))
+    stops = {"train.rank": 3, "train.stop_on_collapse": 1 - 1e-9, "train.stop_after": 3, "train.checkpoint_every": 2}
+    with tags("watched"):
+        with pytest.raises(RouterCollapsed):
+            finetune("demo", "laptop", IN_PROCESS | stops, options)
+        assert main(["show", "runs", "-w", str(workspace)]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "RouterCollapsed" in line]
+        assert len(told) == 1 and "step 3: " in told[0] and "Set train.balance_weight" in told[0]
+        page = report.find(str(workspace)).read_text(encoding="utf-8")
+        assert "This run failed: RouterCollapsed: step 3: one branch takes nearly everything" in page
+        assert "<figcaption>Loss</figcaption>" in page  # of the three steps
+        assert main(["status", "-w", str(workspace)]) == 0 and "train.balance_weight" in capsys.readouterr().out
+        done = finetune("demo", "laptop", IN_PROCESS | stops | {"train.stop_on_collapse": 0.0}, options)
+    assert done["stages"]["train"]["computed"] == 1
+    _, _, artifacts = seen("watched")
+    newest = {one.key: one for one in sorted(artifacts, key=lambda one: one.created) if one.key}
+    steps, routers = (json.loads(newest[key].data) for key in ("training-steps", "training-routers"))
+    assert [row["step"] for row in steps] == list(range(6, 0, -1))
+    assert all(row["forward_s"] > 0 and row["loss"] > 0 for row in steps)
+    assert [row["label"] for row in routers] == ["all"]  # measured captions know no labels
+    assert sum(routers[0][f"branch {number}"] for number in range(1, 5)) == pytest.approx(1, abs=0.01)
+    words = newest["training"]
+    assert words.type == "markdown" and f"{workspace}/reports/demo-running.html" in words.data
+    assert "1 of 1" in newest["progress-train"].description and float(newest["progress-train"].data) == 100.0
+    assert not (workspace / "reports/demo-running.html").exists()  # gone with the end of the run
+    assert report.find(str(workspace)).name == "demo.html"

@@ -11,8 +11,9 @@ from ptta_core import ids
 from ptta_core.config import BaseConfig, GenerateConfig, ModelRef, Recipe
 from ptta_core.memo import StageError
 from ptta_core.models import hunyuan, hydralora
+from ptta_core.prompts import Prompt
 from ptta_core.stages import generate
-from ptta_core.stages.generate import GenerateItem, Prompt, VideoMaker
+from ptta_core.stages.generate import GenerateItem, VideoMaker
 
 BASE = BaseConfig(model=ModelRef(id="tiny:hunyuan", revision="0"), dtype="float32")
 CONFIG = GenerateConfig(frames=5, height=32, width=48, steps=2, fps=24.0)

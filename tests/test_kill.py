@@ -1,5 +1,6 @@
 """kill -9 in the middle of a stage, triggered by row counts: the rerun ends with every value of an undisturbed run."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,8 +13,8 @@ import pytest
 from demo import IN_PROCESS, open_demo
 
 from ptta_core import memo
-from ptta_core.ops import runs
-from ptta_core.rows import MEMO_COLUMNS, NOUNS, value_schema
+from ptta_core.ops import report, runs, show, status
+from ptta_core.rows import MEMO_COLUMNS, NOUNS, Step, value_schema
 from ptta_core.store import Store
 
 SETTINGS = {"site.split.count": 0, "site.score.count": 0, "site.split.batch": 1, "site.score.batch": 1}
@@ -106,32 +107,72 @@ def test_outputs_whose_done_row_was_never_written_are_computed_again_and_not_dou
 
 # ---------------------------------------------------------------------------------------------------- training
 
-OTHER_RUN = {"train.rank": 2, "train.epochs": 4, "train.checkpoint_every": 2}
+OTHER_RUN = {"train.rank": 2, "train.epochs": 4, "train.checkpoint_every": 2, "train.router_every": 3}
 KILLED_AT = 5  # between two checkpoints
+NOTED = """
+import sys
+from ptta_core import memo
+from ptta_core.ops import runs
+view = runs.open_view("demo", "laptop", {settings!r}, sys.argv[1], sys.argv[2])
+run_id = runs.begin(view)
+memo.run(view.stage("train"), view, lambda progress: runs.note(view, run_id, []) if not progress.done else None)
+"""
 
 
 def train_rows(workspace: Path, videos: Path) -> tuple[list[dict], list[str]]:
     """The steps of the run without their times, and its adapter's bytes' hash."""
     view = open_demo(workspace, videos, **OTHER_RUN)
     steps = view.rows("train", noun=NOUNS["steps"]).to_pylist()
-    told = [{name: value for name, value in row.items() if name not in ("step_s", "content_id")} for row in steps]
+    told = [{name: value for name, value in row.items() if name != "content_id" and not name.endswith("_s")}
+            for row in steps]  # fmt: skip
     return sorted(told, key=lambda row: row["step"]), view.rows("train", ["adapter_id"])["adapter_id"].to_pylist()
 
 
 def test_training_killed_at_a_step_ends_with_the_losses_and_the_bytes_of_an_undisturbed_run(finished, videos, tmp_path):
     killed, calm = (Path(shutil.copytree(finished, tmp_path / name)) for name in ("killed", "calm"))
-    script = WORK.format(settings=IN_PROCESS | OTHER_RUN, names=("train",))
+    script = NOTED.format(settings=IN_PROCESS | OTHER_RUN | {"site.commit_s": 0.1})
+    before = show.rows("steps", str(killed))
     worker = subprocess.Popen([sys.executable, "-c", script, str(killed), str(videos)], start_new_session=True)
     wait_for(lambda: len(new_steps(killed, finished)) >= KILLED_AT, worker)
+    wait_for(lambda: len(steps_now(killed, before)) >= KILLED_AT, worker)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     assert len(new_steps(killed, finished)) >= KILLED_AT and not train_rows(killed, videos)[1]
+    seen_while_it_ran(killed, before)
     for workspace in (killed, calm):
         view = open_demo(workspace, videos, **OTHER_RUN)
         assert memo.run(view.stage("train"), view).computed == 1
     resumed, undisturbed = train_rows(killed, videos), train_rows(calm, videos)
     assert len(undisturbed[0]) > KILLED_AT + 1
     assert resumed == undisturbed
+    [of_killed, of_calm] = ([row | {"content_id": ""} for row in Store(place / "tables").read("routers").to_pylist()]
+                            for place in (killed, calm))  # fmt: skip
+    assert sorted(map(str, of_killed)) == sorted(map(str, of_calm))
+    lines = {line["step"]: line["step_s"] for line in map(json.loads, new_steps(killed, finished))}
+    rows = open_demo(killed, videos, **OTHER_RUN).rows("train", noun=Step).to_pylist()
+    assert {row["step"]: row["step_s"] for row in rows} == lines  # those done again, not the lost ones
+
+
+def steps_now(workspace: Path, before: list[dict]) -> list[dict]:
+    """What another process sees of a run that trains; nothing while only an older run's steps are there."""
+    rows = show.rows("steps", str(workspace))
+    return [] if not rows or rows[0]["train_id"] == before[0]["train_id"] else rows
+
+
+def seen_while_it_ran(workspace: Path, before: list[dict]) -> None:
+    """The steps of a run that has not ended, in the tables and in a page of its own beside the last one's."""
+    rows = steps_now(workspace, before)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert all(row["forward_s"] > 0 and row["step_s"] > row["forward_s"] for row in rows)
+    [earlier] = {row["run_id"] for row in show.rows("runs", str(workspace)) if row["status"] != "running"}
+    assert show.rows("steps", str(workspace), earlier) == before
+    assert {row["step"] for row in show.rows("routers", str(workspace))} >= {3}
+    found = status.status(str(workspace))
+    assert found["recipes"][0]["lasting"]["step"]["step"] == len(rows) and "has not ended" in status.as_text(found)
+    page = report.find(str(workspace))
+    assert page.name == "demo-running.html" and report.find(str(workspace), earlier).name == "demo.html"
+    text = page.read_text(encoding="utf-8")
+    assert "This run has not ended" in text and "<figcaption>Loss</figcaption>" in text
 
 
 def new_steps(workspace: Path, finished: Path) -> list[str]:
@@ -141,7 +182,7 @@ def new_steps(workspace: Path, finished: Path) -> list[str]:
     return found[0].read_text().splitlines() if found else []
 
 
-def wait_for(happened, worker: subprocess.Popen, limit_s: float = 240.0) -> None:
+def wait_for(happened, worker: subprocess.Popen, limit_s: float = 500.0) -> None:
     """Until `happened`; fails when the worker ends before."""
     begun = time.monotonic()
     while not happened():

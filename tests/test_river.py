@@ -9,7 +9,7 @@ from demo import IN_PROCESS, computed, go, open_demo
 
 from ptta_core import cartoon, looks, memo, stages
 from ptta_core.memo import StageError
-from ptta_core.ops import plan, runs, show, status
+from ptta_core.ops import plan, report, runs, show, status
 from ptta_core.view import Options
 
 
@@ -130,7 +130,7 @@ def test_show_status_and_report_agree(finished):
     found = status.status(str(finished))
     assert [one["recipe"] for one in found["recipes"]] == ["demo"]
     assert found["recipes"][0]["status"] == "completed"
-    page = show.report_path(str(finished)).read_text(encoding="utf-8")
+    page = report.find(str(finished)).read_text(encoding="utf-8")
     assert "random" in page and "<html" in page
     for noun in ("files", "sources", "clips", "scores", "captions", "latents", "adapters", "steps", "verdicts", "done"):
         rows = show.rows(noun, str(finished))

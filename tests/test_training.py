@@ -372,21 +372,6 @@ def test_the_held_out_loss_is_the_mean_error_at_fixed_noise_for_any_split(
     assert len(set(sums.tolist())) == 4 and alone.measure(1)["loss"] == pytest.approx((sums / 3).tolist())
 
 
-def test_whole_sources_are_held_out() -> None:
-    source_of = {f"latent{number}": f"source{number % 7}" for number in range(70)}
-    apart = held_out.choose(source_of, 0.3, 0)
-    sources = {source_of[latent] for latent in apart}
-    assert len(sources) == 2 and apart == {latent for latent in source_of if source_of[latent] in sources}
-    assert held_out.choose(source_of, 0.3, 0) == apart
-    assert len({frozenset(held_out.choose(source_of, 0.3, seed)) for seed in range(8)}) > 1
-    lopsided = {f"latent{number}": "long" if number else "short" for number in range(20)}
-    for seed in range(6):
-        assert 0 < len(held_out.choose(lopsided, 0.05, seed)) < 20
-    assert held_out.choose({"a": "only"}, 0.0, 0) == set()
-    with pytest.raises(dataset.DatasetError, match=r"holdout_share = 0.1 .*1 source, 2 are needed"):
-        held_out.choose({"a": "only", "b": "only"}, 0.1, 0)
-
-
 def test_the_best_the_newest_and_every_nth_checkpoint_stay(tmp_path: Path) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.AdamW([parameter])

@@ -1,5 +1,7 @@
 """Training on Ray workers: the numbers of one process, a killed worker, progress, and an end that is not retried."""
 
+import dataclasses
+import functools
 import json
 import threading
 import time
@@ -13,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 from test_training import samples
 
-from ptta_core.config import TrainConfig, TrainWorkers
+from ptta_core import fleet
+from ptta_core.config import PreviewWorker, TrainConfig, TrainWorkers, Workers
 from ptta_core.models import tiny
-from ptta_core.training import dataset, launch, loop, passes
+from ptta_core.training import dataset, launch, loop, passes, preview_apart, previews
 
 CONFIG = TrainConfig(rank=2, branches=2, batch=2, learning_rate=1e-3, epochs=6, checkpoint_every=2)
 STEPS = 18  # batches of 2, 2 and 1: in the last one a worker has no sample
@@ -43,9 +46,9 @@ def together(ray_session: None, settings: Callable[[str], passes.Settings]) -> t
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Every line without its time."""
+    """Every line without its times."""
     lines = [json.loads(line) for line in (run / loop.METRICS).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "step_s"} for line in lines]
+    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
 
 
 def test_two_ray_workers_train_what_one_process_trains(
@@ -100,3 +103,27 @@ def test_a_sample_that_cannot_be_read_ends_all_workers_at_once_and_is_named(
         launch.fit(run, TWO)
     assert not (Path(run.run_folder) / loop.ADAPTER).exists()
     assert len(list(Path(run.run_folder).glob(launch.ERRORS))) == 1
+
+
+def test_previews_in_a_worker_of_their_own(ray_session: None, settings: Callable[[str], passes.Settings]) -> None:
+    """They come while training goes on, which learns what it learns without them; what was overtaken is told."""
+    sampling = {"steps": 2, "guidance": 6.0, "shift": 7.0, "frames": 5, "height": 32, "width": 48}
+    plan = previews.Plan(6, 1e9, (("a girl runs", ""),), (3,), sampling, 24.0, "tiny", apart=True)
+    alone, run = settings("lone"), dataclasses.replace(settings("previewed"), previews=plan)
+    folder = Path(run.run_folder)
+    embedder = functools.partial(previews.PromptEmbedder, run.run_folder, run.base, None, "float32", "cpu")
+    previews.embed(plan, embedder, folder, Workers(), None)
+    one = TrainWorkers(count=1, cpus=0.5)
+    large = preview_apart.beside(run, PreviewWorker(cpus=1.75), one, None)
+    with pytest.raises(fleet.FleetError, match="and beside them 1 worker"), large:
+        pytest.fail("it does not fit")
+    with preview_apart.beside(run, PreviewWorker(cpus=0.5), one, None):
+        launch.fit(run, one)
+    loop.train_loop(alone)
+    assert (folder / loop.ADAPTER).read_bytes() == (Path(alone.run_folder) / loop.ADAPTER).read_bytes()
+    found = previews.told(folder)
+    assert list(found) == [0, 6, 12, 18] and not list(previews.waiting(folder))
+    assert [len(found[due]["videos"]) for due in (0, 18)] == [1, 1]
+    assert all(found[due]["videos"] or "step 18 is next" in found[due]["note"] for due in (6, 12))
+    shas = {(folder / one["videos"][0]["path"]).read_bytes() for one in found.values() if one["videos"]}
+    assert len(shas) == len([one for one in found.values() if one["videos"]])

@@ -6,7 +6,7 @@ scheduler. The loading code knows folders and hub ids only, so a tiny random mod
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -269,18 +269,21 @@ class Generator:
     """Prompts in, videos out, with the base model and its adapters sharing one transformer in memory.
 
     The text encoders are in memory only while prompts are embedded: `embed` all prompts first where they are known.
+    transformer: one that is at hand, with whatever adapter is in it, in place of a new one. decode: with the VAE, so
+    that it can make pictures.
     """
 
     def __init__(
         self, path: str, revision: str | None = None, dtype: str | torch.dtype = "bfloat16", device: Device = "cpu",
-        storage: str = "dtype",
+        storage: str = "dtype", transformer: Any = None, decode: bool = True,
     ) -> None:  # fmt: skip
         self.path, self.revision, self.dtype, self.device = path, revision, torch_dtype(dtype), device
         self.storage = storage  # of the transformer: see load_transformer
         self.prompts: dict[str, Text] = {}
         self.adapter = ""  # the adapter in the transformer, enabled or not
         self.pipeline = make_pipeline(
-            transformer=self.load(), vae=load_vae(path, revision, dtype, device),
+            transformer=transformer or self.load(),
+            vae=load_vae(path, revision, dtype, device) if decode else None,
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler", revision=revision),
         )  # fmt: skip
         self.pipeline.set_progress_bar_config(disable=True)
@@ -321,24 +324,37 @@ class Generator:
         Frames 4k+1, sides multiples of 16. labels: what an adapter with a label gate reads, one share a branch; None
         lets its branches count alike. Raises NotFinite for NaN or infinity, ValueError for the wrong number of labels.
         """
+        return self.pictures(self.latents(prompt, seed, steps, guidance, shift, frames, height, width, labels))
+
+    def latents(
+        self, prompt: str, seed: int, steps: int, guidance: float, shift: float, frames: int, height: int, width: int,
+        labels: Sequence[float] | None = None, on_step: Callable[[], None] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The scaled latents of a video, float32 [1,C,T,h,w] on the device. on_step: called after every pass."""
         self.embed([prompt])
         text, pooled, tokens, _ = self.prompts[prompt]
         pipeline = self.pipeline
         self._condition(labels, pooled)
         pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipeline.scheduler.config, shift=shift)
-        video_1TCHW = pipeline(
+        return pipeline(
             prompt_embeds=text[None].to(self.device), pooled_prompt_embeds=pooled[None].to(self.device),
             prompt_attention_mask=torch.ones(1, tokens, device=self.device), num_inference_steps=steps,
-            guidance_scale=guidance, num_frames=frames, height=height, width=width, output_type="pt",
+            guidance_scale=guidance, num_frames=frames, height=height, width=width, output_type="latent",
             generator=torch.Generator("cpu").manual_seed(seed),
+            callback_on_step_end=None if on_step is None else lambda *_: on_step() or {},
         ).frames  # fmt: skip
+
+    @torch.no_grad()
+    def pictures(self, latents_1CTHW: torch.Tensor) -> np.ndarray:
+        """Scaled latents as uint8 [T,H,W,3], as the pipeline decodes them. Raises NotFinite."""
+        vae = self.pipeline.vae
+        decoded = vae.decode(latents_1CTHW.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        video_1TCHW = self.pipeline.video_processor.postprocess_video(decoded, output_type="pt")
         video_THWC = _finite(video_1TCHW[0], "VAE").permute(0, 2, 3, 1)
         return (video_THWC.float() * 255.0).round().to(torch.uint8).cpu().numpy()
 
     def _condition(self, labels: Sequence[float] | None, pooled_P: torch.Tensor) -> None:
         """What the adapter's gates read. One row for whatever batch: guidance is embedded, every row is this prompt."""
-        if not self.adapter:
-            return
         from ptta_core.models import hydralora
 
         labels_1N = None if labels is None else torch.tensor([list(labels)], device=self.device)

@@ -271,12 +271,12 @@ def branch_products(model: nn.Module) -> Tensor:
     return torch.stack(grams)
 
 
-def branch_cosine(products_LNN: Tensor) -> float:
-    """Mean cosine between the B_i of a layer over all pairs and layers, -1 .. 1; 0 for one branch, or B still zero."""
+def branch_cosines(products_LNN: Tensor) -> Tensor:
+    """[L]: mean cosine between the B_i of a layer over all pairs, -1 .. 1; 0 for one branch, or B still zero."""
     norms = products_LNN.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     cosines = products_LNN / (norms[:, :, None] * norms[:, None, :]).clamp_min(1e-20)
     upper = torch.triu(torch.ones_like(cosines[0]), diagonal=1).bool()
-    return float(cosines[:, upper].mean()) if upper.any() else 0.0
+    return cosines[:, upper].mean(1) if upper.any() else products_LNN.new_zeros(len(products_LNN))
 
 
 def keep_live_gates(model: nn.Module, video_tokens: int) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ptta_core import models, stages
+from ptta_core import adapters, models, stages
 from ptta_core.config import ConfigError, ModelRef
 from ptta_core.memo import StageError
 from ptta_core.models import licences
 from ptta_core.ops import runs, training
 from ptta_core.ops.training import Finding
+from ptta_core.prompts import labels_for, previewed, read_prompts
 from ptta_core.view import View
 
 FREE_GB = 5.0
@@ -30,6 +31,8 @@ def check(view: View) -> list[Finding]:
         )
         found.append(Finding(f"licence of {field}", accepted, note))
     found += [_prompts(view), _device(view)]
+    found += [_adapter(field, asked, view) for field, asked in (
+        ("train.init_from", view.recipe.train.init_from), ("generate.adapter", view.recipe.generate.adapter)) if asked]
     if view.recipe.until != "admit" and not view.recipe.base.model.tiny:
         found += training.findings(view)
     return found
@@ -72,14 +75,23 @@ def _model(field: str, ref: ModelRef, view: View) -> Finding:
 
 
 def _prompts(view: View) -> Finding:
-    from ptta_core.stages.generate import labels_for, read_prompts
-
     try:
         prompts = read_prompts(view.recipe.generate)
         labelled = sum(bool(labels_for(one, view.recipe)) for one in prompts)
-        return Finding("prompts", True, f"{len(prompts)} prompts{f', {labelled} with labels' if labelled else ''}")
+        said = f"{len(prompts)} prompts{f', {labelled} with labels' if labelled else ''}"
+        if view.recipe.train.preview_every:
+            said += f", {len(previewed(view.recipe))} of previews"
+        return Finding("prompts", True, said)
     except (StageError, ValueError, KeyError) as error:
         return Finding("prompts", False, str(error))
+
+
+def _adapter(field: str, asked: str, view: View) -> Finding:
+    try:
+        found = adapters.file_of(view.home, asked, field)
+    except (StageError, OSError) as error:
+        return Finding(field, False, str(error))
+    return Finding(field, True, f"{found.adapter_id[:12]}, {found.path}")
 
 
 def _device(view: View) -> Finding:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ptta_core import adapters
 from ptta_core.config import ConfigError, Recipe, Site
 from ptta_core.ops import runs, show
 from ptta_core.whole import write_whole
@@ -26,30 +27,20 @@ def adapter(
     workspace: str, adapter_id: str = "last", formats: tuple[str, ...] = ("native",),
     mix: dict[str, float] | None = None, out: str | None = None,
 ) -> list[Exported]:  # fmt: skip
-    """Write the adapter (an id or its beginning, or "last") in these formats below `out` (default: exports/).
+    """Write the adapter (an id or its beginning, a name, or "last") in these formats below `out` (default: exports/).
 
     mix: share of each label (or branch0, branch1, ...), in place of the gate. Raises ConfigError.
     """
     if unknown := set(formats) - set(FORMATS):
         raise ConfigError(f"--format {', '.join(sorted(unknown))}; choices: {', '.join(FORMATS)}")
     store, site = show.open_store(workspace)
-    row = find(store.read("adapters").to_pylist(), adapter_id)
+    row = adapters.find(store, adapter_id)
     folder = Path(out).expanduser() if out else site.home / "exports"
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Exported] = []
     for name in dict.fromkeys(formats):
         made += _write(name, row, site, store, mix, folder)
     return made
-
-
-def find(rows: list[dict[str, Any]], adapter_id: str) -> dict[str, Any]:
-    """The row of one adapter; "last" is the one of the last row. Raises ConfigError naming those that there are."""
-    known = {row["adapter_id"]: row for row in rows}
-    fitting = [name for name in known if adapter_id == "last" or name.startswith(adapter_id)]
-    if not fitting or (len(fitting) > 1 and adapter_id != "last"):
-        told = ", ".join(name[:12] for name in known) or "none yet"
-        raise ConfigError(f"adapter {adapter_id!r}: {len(fitting)} fit; there are: {told}")
-    return known[fitting[-1]]
 
 
 def _write(

@@ -11,41 +11,88 @@ import pyarrow.compute as pc
 import yaml
 
 from ptta_core import stages
+from ptta_core.config import ConfigError, Site
 from ptta_core.memo import Outcome, StageError, now
-from ptta_core.ops import cards, fates
+from ptta_core.ops import cards, fates, runs, show, watching
 from ptta_core.report import ReportData, write_report
-from ptta_core.report.data import FailureRow, GenerationPair, StageCount, VerdictRow
-from ptta_core.rows import HeldOut, Step
+from ptta_core.report.data import (
+    FailureRow,
+    GenerationPair,
+    LabelRow,
+    LayerRow,
+    PreviewShot,
+    StageCount,
+    VerdictRow,
+)
+from ptta_core.rows import HeldOut, Preview, Step
 from ptta_core.stages.select import rule_of
 from ptta_core.view import View
+
+FILMS_BYTES = 8_000_000  # of previews that are read; the others are linked
 
 NOUN = {"gather": "sources", "split": "clips", "score": "scores", "select": "selection", "caption": "captions",
         "admit": "admitted", "encode": "latents", "train": "adapter", "generate": "generations",
         "evaluate": "verdicts"}  # fmt: skip
 
 
-def write(view: View, run_id: str, started: str, outcomes: list[Outcome], message: str = "") -> Path:
-    """Write the report of a run; returns its path relative to the workspace, so that it may be moved."""
-    path = Path("reports") / f"{view.recipe.name}.html"
-    data = gather(view, run_id, started, outcomes, message)
-    write_report(data, view.home / path)
+def write(
+    view: View, run_id: str, started: str, outcomes: list[Outcome], message: str = "", status: str = ""
+) -> Path:
+    """Write the report of a run; returns its path relative to the workspace, so that it may be moved.
+
+    status: completed, or failed where there is a message, unless said otherwise. A run that lasts has a page of its own
+    beside the last one's, which goes with its end.
+    """
+    status = status or ("failed" if message else "completed")
+    path, lasting = (Path("reports") / f"{view.recipe.name}{ending}.html" for ending in ("", "-running"))
+    data = gather(view, run_id, started, outcomes, message, status)
+    write_report(data, view.home / (lasting if status == "running" else path))
+    if status == "running":
+        return lasting
+    (view.home / lasting).unlink(missing_ok=True)
     return path
 
 
-def gather(view: View, run_id: str, started: str, outcomes: list[Outcome], message: str) -> ReportData:
+def find(workspace: str, run: str | None = None) -> Path:
+    """The report of the last (or a named) run; of one that lasts, written now. Raises ConfigError when it has none."""
+    store, site = show.open_store(workspace)
+    record = runs.last(store, run_id=run, going=True)
+    if record and runs.lasts(record):
+        return site.home / _of_lasting(record, site)
+    record = runs.last(store, run_id=run)
+    if record is None or not record["report"]:
+        raise ConfigError(f"no report in {workspace} yet")
+    return site.home / record["report"]
+
+
+def _of_lasting(record: dict[str, Any], site: Site) -> Path:
+    """The page of a run that lasts, or was killed, as the tables are now."""
+    view = runs.lasting_view(record, site)
+    begun = view.store.read("runs", ["at"], f"run_id = '{record['run_id']}'")["at"].to_pylist()
+    outcomes = [Outcome(name, **counts) for name, counts in json.loads(record["stages"]).items()]
+    return write(view, record["run_id"], min(begun), outcomes, status="running")
+
+
+def gather(
+    view: View, run_id: str, started: str, outcomes: list[Outcome], message: str, status: str
+) -> ReportData:
     """Everything the page shows, from the tables."""
     recipe = view.recipe
     tables = {name: _rows(view, name) for name in ("train", "generate", "evaluate")}
     clips, columns, near = cards.clips(view)
-    steps = sorted(_rows(view, "train", Step), key=lambda row: row["step"])
+    steps = _measured(view, Step)
+    labels, layers = routers(view)
     footage = fates.footage(view)
     return ReportData(
-        recipe=recipe.name, run_id=run_id, started=started, ended=now(), site=view.site.name, workspace=view.home.name,
-        theta=recipe.select.theta, alpha=recipe.select.alpha, status="failed" if message else "completed",
-        message=message, river=river(view, outcomes), clips=clips, columns=columns, near=near, rejected=rejected(view),
-        footage=footage, learnt=fates.sentences(footage) if footage else [], looks=cards.looks(view),
+        recipe=recipe.name, run_id=run_id, started=started, ended="" if status == "running" else now(),
+        site=view.site.name, workspace=view.home.name, theta=recipe.select.theta, alpha=recipe.select.alpha,
+        status=status, message=message, river=river(view, outcomes), clips=clips, columns=columns, near=near,
+        rejected=rejected(view), footage=footage, learnt=fates.sentences(footage) if footage else [],
+        looks=cards.looks(view),
         training=training(tables["train"]), held_out=held_out(view),
         loss=[(row["step"], row["loss"]) for row in steps], gates=[(row["step"], row["gate_mean"]) for row in steps],
+        times=[{name: row[name] for name in ("step_s", *watching.PHASES)} for row in steps],
+        labels=labels, layers=layers, previews=previews(view),
         generations=generations(view, tables["generate"]), verdicts=verdicts(tables["evaluate"]),
         failures=failures(view),
         random_models=[f"{field} = {ref.id}" for field, ref in recipe.models().items() if ref.tiny],
@@ -61,6 +108,13 @@ def _rows(view: View, name: str, noun: type | None = None) -> list[dict[str, Any
         return view.rows(name, noun=noun).to_pylist()
     except StageError:
         return []
+
+
+def _measured(view: View, noun: type) -> list[dict[str, Any]]:
+    """What training measured, in the order of its steps; also of a training that lasts, or that stopped by itself."""
+    if "train" not in view.resolved():
+        return []
+    return sorted(view.unfinished_rows("train", noun).to_pylist(), key=lambda row: row["step"])
 
 
 def river(view: View, outcomes: list[Outcome]) -> list[StageCount]:
@@ -103,8 +157,30 @@ def training(adapters: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def held_out(view: View) -> list[tuple[int, int, float]]:
     """(step, quarter of the noise scale, loss) on the clips that were held out."""
-    rows = _rows(view, "train", HeldOut)
-    return sorted((row["step"], row["quarter"], row["loss"]) for row in rows)
+    return sorted((row["step"], row["quarter"], row["loss"]) for row in _measured(view, HeldOut))
+
+
+def routers(view: View) -> tuple[list[LabelRow], list[LayerRow]]:
+    """What the routers did when they were last looked at, by label and by layer."""
+    rows = watching.newest(view) if "train" in view.resolved() else []
+    by_label = [LabelRow(one["step"], one["label"], one["gates"], one["entropy"], one["samples"])
+                for one in watching.labels(rows)]  # fmt: skip
+    by_layer = [LayerRow(row["layer"], row["gate_mean"], row["gate_entropy"], row["branch_cosine"],
+                         row["dead_branches"]) for row in rows if not row["label"]]  # fmt: skip
+    return by_label, sorted(by_layer, key=lambda row: row.layer)
+
+
+def previews(view: View) -> list[PreviewShot]:
+    """The videos made while training went on, and why others were not."""
+    found, left = [], FILMS_BYTES
+    for row in sorted(_measured(view, Preview), key=lambda row: (row["due"], row["prompt"], row["seed"])):
+        path, mp4 = view.home / row["path"], None
+        if row["path"] and path.is_file() and (size := path.stat().st_size) <= left:
+            mp4, left = path.read_bytes(), left - size
+        found.append(PreviewShot(row["due"], row["step"], row["prompt"], row["seed"], mp4,
+                                 f"../{row['path']}" if row["path"] else None, row["note"],
+                                 row["seconds"]))  # fmt: skip
+    return found
 
 
 def generations(view: View, rows: list[dict[str, Any]]) -> list[GenerationPair]:

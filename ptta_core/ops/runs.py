@@ -64,19 +64,28 @@ def begin(view: View) -> str:
     """Record that a run starts; returns its id."""
     require_writable(view.home)
     run_id = f"{now()[:19].replace(':', '').replace('-', '')}-{secrets.token_hex(3)}"
-    _append(view, run_id, "running", {}, "", "")
+    _append(view, run_id, "running", [], "", "", known=False)
     return run_id
+
+
+def note(view: View, run_id: str, outcomes: list[Outcome]) -> None:
+    """Record what a run stands on while it lasts, so that its training can be looked at from another process."""
+    _append(view, run_id, "running", outcomes, "", "", known=True)
 
 
 def finish(view: View, run_id: str, outcomes: list[Outcome], message: str = "", report: str = "") -> None:
     """Record how a run ended and what it stood on."""
     status = "failed" if message else "completed"
-    _append(view, run_id, status, {one.stage: one.counts() for one in outcomes}, message, report)
+    _append(view, run_id, status, outcomes, message, report, known=True)
 
 
-def _append(view: View, run_id: str, status: str, counts: dict[str, Any], message: str, report: str) -> None:
-    inputs = resolved_inputs(view) if status != "running" else {}
-    fingerprints = {name: view.fingerprint(name) for name in stages.RIVER} if status != "running" else {}
+def _append(
+    view: View, run_id: str, status: str, outcomes: list[Outcome], message: str, report: str, known: bool
+) -> None:
+    """known: what the run reads is known by now."""
+    inputs = resolved_inputs(view) if known else {}
+    fingerprints = {name: view.fingerprint(name) for name in stages.RIVER} if known else {}
+    counts = {one.stage: one.counts() for one in outcomes}
     row = Run(
         run_id=run_id, recipe=view.recipe.name, status=status, at=now(),
         recipe_json=canonical(view.recipe.model_dump(mode="json")), fingerprints=canonical(fingerprints),
@@ -99,12 +108,22 @@ def resolved_inputs(view: View) -> dict[str, Any]:
     return found
 
 
-def last(view_or_store: Any, recipe: str | None = None, run_id: str | None = None) -> dict[str, Any] | None:
-    """The newest record of a run: of one id, of one recipe, or of all."""
+def last(
+    view_or_store: Any, recipe: str | None = None, run_id: str | None = None, going: bool = False
+) -> dict[str, Any] | None:
+    """The newest record of a run: of one id, of one recipe, or of all.
+
+    One that has ended, if there is any; going: also one that lasts or was killed, if it says what it stands on.
+    """
     rows = [row for row in view_or_store.read("runs").to_pylist()
             if (recipe is None or row["recipe"] == recipe) and (run_id is None or row["run_id"] == run_id)]  # fmt: skip
-    ended = [row for row in rows if row["status"] != "running"]
+    ended = [row for row in rows if row["status"] != "running" or (going and row["inputs"] != "{}")]
     return max(ended or rows, key=lambda row: row["at"], default=None)
+
+
+def lasts(record: dict[str, Any]) -> bool:
+    """Whether a record is of a run that had not ended, and says what the run stands on."""
+    return record["status"] == "running" and record["inputs"] != "{}"
 
 
 class Then(Store):
@@ -139,4 +158,13 @@ def view_of(record: dict[str, Any], site: Site) -> View:
     pinned = {"fingerprints": json.loads(record["fingerprints"]), "inputs": json.loads(record["inputs"])}
     view = View(recipe, site, stages.load, pinned=pinned)
     view.store = Then(site.home / "tables", record["at"])
+    return view
+
+
+def lasting_view(record: dict[str, Any], site: Site) -> View:
+    """The workspace as a run that lasts (or was killed) has it now, apart from the run's own view of it."""
+    view = view_of(record, site)
+    view.store = Store(site.home / "tables")  # also what was done since the record
+    for name in view.pinned["inputs"]:
+        view.items(name)
     return view

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from ptta_core import stages
+from ptta_core import adapters, stages
 from ptta_core.config import ConfigError, Site
 from ptta_core.memo import StageError
 from ptta_core.ops import runs
 from ptta_core.rows import BOOKKEEPING, MEMO_COLUMNS, NOUNS, value_schema
 from ptta_core.store import Store
+
+FOR_MACHINES = ("recipe_json", "fingerprints", "inputs", "stages", "versions", "rows_digest")
 
 
 def open_store(workspace: str) -> tuple[Store, Site]:
@@ -27,10 +28,23 @@ def rows(noun: str, workspace: str, run: str | None = None) -> list[dict[str, An
     if noun not in NOUNS:
         raise ConfigError(f"no noun {noun!r}; choices: {', '.join(NOUNS)}")
     store, site = open_store(workspace)
+    if noun == "adapters":
+        return _named(_rows(noun, store, site, workspace, run), adapters.names(store))
+    return _rows(noun, store, site, workspace, run)
+
+
+def _named(rows: list[dict[str, Any]], names: dict[str, str]) -> list[dict[str, Any]]:
+    """Adapters with what people call them, first."""
+    return [{"names": sorted(name for name, adapter_id in names.items() if adapter_id == row["adapter_id"])} | row
+            for row in rows]  # fmt: skip
+
+
+def _rows(noun: str, store: Store, site: Site, workspace: str, run: str | None) -> list[dict[str, Any]]:
     if run == "all" or (noun in BOOKKEEPING and noun != "failures"):
         names = [name for name in value_schema(NOUNS[noun]).names if name not in ("jpeg", "tensors")]
         return store.read(noun, names).to_pylist()
-    record = runs.last(store, run_id=run)
+    live = NOUNS[noun] in stages.load("train").also  # there while the run that they come from still lasts
+    record = runs.last(store, run_id=run, going=live)
     if record is None:
         raise ConfigError(f"no run {run!r} in {workspace}" if run else f"no run in {workspace} yet")
     view = runs.view_of(record, site)
@@ -42,7 +56,8 @@ def rows(noun: str, workspace: str, run: str | None = None) -> list[dict[str, An
     if owner not in reached:
         return []
     try:
-        found = [_plain(row) for row in view.rows(owner, noun=NOUNS[noun]).to_pylist()]
+        table = view.unfinished_rows(owner, NOUNS[noun]) if live else view.rows(owner, noun=NOUNS[noun])
+        found = [_plain(row) for row in table.to_pylist()]
     except StageError:
         return []
     first = value_schema(NOUNS[noun]).names[0]
@@ -55,14 +70,14 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_table(found: list[dict[str, Any]], width: int = 36) -> str:
-    """Rows as a text table; long values are cut."""
+    """Rows as a text table; long values are cut, but not a message, which comes last. Of runs, what only machines read
+    is left out."""
     if not found:
         return "no rows"
-    names = list(found[0])
-    cells = [[_cell(row.get(name), width) for name in names] for row in found]
+    names = sorted((name for name in found[0] if name not in FOR_MACHINES), key=lambda name: name == "message")
+    cells = [[_cell(row.get(name), 2000 if name == "message" else width) for name in names] for row in found]
     sizes = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
-    lines = ["  ".join(name.ljust(size) for name, size in zip(names, sizes))]
-    lines += ["  ".join(cell.ljust(size) for cell, size in zip(line, sizes)) for line in cells]
+    lines = ["  ".join(cell.ljust(size) for cell, size in zip(line, sizes)).rstrip() for line in [names, *cells]]
     return "\n".join([*lines, f"{len(found)} rows"])
 
 
@@ -70,12 +85,3 @@ def _cell(value: Any, width: int) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, list) else str(value)
     text = text.replace("\n", " ")
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def report_path(workspace: str, run: str | None = None) -> Path:
-    """The report of the last (or a named) run. Raises ConfigError when it has none."""
-    store, site = open_store(workspace)
-    record = runs.last(store, run_id=run)
-    if record is None or not record["report"]:
-        raise ConfigError(f"no report in {workspace} yet")
-    return site.home / record["report"]

@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from ptta_core.report import watching
 from ptta_core.report.charts import Series, curves, histogram, smoothed
 from ptta_core.report.data import (
     Columns,
@@ -17,7 +18,8 @@ from ptta_core.report.data import (
     theta_line,
     theta_table,
 )
-from ptta_core.report.text import count, duration, esc, fixed, href, number, plural
+from ptta_core.report.film import film
+from ptta_core.report.text import count, duration, esc, fixed, number, plural
 
 VIDEOS_BYTES = 8_000_000  # of embedded mp4, before base64
 MOST_PAIRS = 60
@@ -145,9 +147,10 @@ def training(data: ReportData) -> str:
     facts = "".join(f"<div><dt>{esc(name, 80)}</dt><dd>{esc(value, 300)}</dd></div>" for name, value in listed)
     warning = notice(data, "training")
     plots = _loss(losses, warning) + _held_out(data, warning) + _gates(data, warning)
+    plots += watching.routers(data, warning) + watching.times(data)
     return (f'<div class="two">{plots}</div>' if plots else none("No training step was recorded.")) + (
         f'<dl class="facts">{facts}</dl>' if facts else ""
-    )
+    ) + watching.previews(data, warning)
 
 
 def _loss(losses: list[tuple[float, float]], warning: str) -> str:
@@ -202,8 +205,8 @@ def generations(data: ReportData) -> str:
     left = VIDEOS_BYTES
     pairs = []
     for pair in data.generations[:MOST_PAIRS]:
-        base, left = _video(pair.base_mp4, pair.base_href, "base", left)
-        adapter, left = _video(pair.adapter_mp4, pair.adapter_href, "adapter", left)
+        base, left = film(pair.base_mp4, pair.base_href, "base", left)
+        adapter, left = film(pair.adapter_mp4, pair.adapter_href, "adapter", left)
         pairs.append(_pair(pair, base + adapter, notice(data, "generations")))
     more = len(data.generations) - len(pairs)
     tail = none(f"{plural(more, 'more pair')} in the workspace.") if more else ""
@@ -215,18 +218,6 @@ def _pair(pair: GenerationPair, videos: str, warning: str) -> str:
     prompt = f'<p class="prompt" dir="auto">{esc(pair.prompt, 1000)}</p>'
     seed = f'<p class="fine">seed {pair.seed} {button}</p>'
     return f'<div class="pair">{prompt}<div class="videos">{videos}</div>{seed}{warning}</div>'
-
-
-def _video(mp4: bytes | None, link: str | None, name: str, left: int) -> tuple[str, int]:
-    """A <figure> and what is left of the embedding budget in bytes."""
-    source = ""
-    if mp4 and len(mp4) <= left:
-        source, left = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}", left - len(mp4)
-    elif link:
-        source = href(link)
-    film = (f'<video src="{source}" controls muted loop playsinline preload="metadata"></video>' if source
-            else f'<div class="blank">{"too large for this page" if mp4 else "not generated"}</div>')  # fmt: skip
-    return f"<figure>{film}<figcaption>{name}</figcaption></figure>", left
 
 
 # --------------------------------------------------------------------------------------- verdicts

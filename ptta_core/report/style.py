@@ -207,6 +207,10 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 @media(prefers-reduced-motion:reduce){
   html{scroll-behavior:auto}
 }
+.strip{display:flex;gap:10px;overflow-x:auto}
+.strip figure{flex:0 0 200px;min-width:0}
+.strip video,.strip .blank{display:block;width:100%;background:var(--panel)}
+.strip figcaption{font-size:13px;font-weight:400;color:var(--soft);margin-top:4px}
 .near{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.6rem}
 .near a{color:var(--ink);text-decoration:none}
 .near img{display:block;width:100%;height:auto}

@@ -1,6 +1,5 @@
 """adapter -> generations: the same prompts and seeds through the base model and through the adapted one."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ptta_core import fleet, ids
-from ptta_core.config import DEPLOYMENTS, BaseConfig, GenerateConfig, Recipe
-from ptta_core.labels import labels_of
+from ptta_core.adapters import File, file_of, reads_labels
+from ptta_core.config import BaseConfig, GenerateConfig, Recipe
 from ptta_core.memo import Batch, Items, Job, StageError, stage
+from ptta_core.prompts import Prompt, labels_for, read_prompts
 from ptta_core.rows import Generation
 from ptta_core.view import View
 
@@ -29,14 +29,6 @@ class GenerateItem:
     out_path: str  # absolute
     rel_path: str  # the same, relative to the workspace
     labels: str = ""  # JSON label -> share for a label gate, "" for none: then the mean over the training clips
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What to generate. labels: JSON object label -> share as the prompt file has it, "" for none."""
-
-    text: str
-    labels: str = ""
 
 
 class VideoMaker:
@@ -102,16 +94,9 @@ class VideoMaker:
         if not item.adapter_path:
             return {}
         from ptta_core.models import hydralora
-        from ptta_core.training.dataset import label_shares
+        from ptta_core.training.dataset import gate_labels
 
-        adapter = hydralora.read_config(item.adapter_path)
-        if adapter["gate"] != "label" or adapter["branches"] == 1:
-            return {}
-        names = adapter["metadata"].get("labels") or []
-        shares = label_shares(item.labels, names)
-        if not any(shares):
-            shares = adapter["metadata"].get("label_mean") or []
-        return dict(zip(names, shares))
+        return gate_labels(item.labels, hydralora.read_config(item.adapter_path))
 
     def metadata(self, item: GenerateItem, labels: dict[str, float]) -> dict[str, str]:
         """What the file says about itself: that a model made it, which one, and from what."""
@@ -124,79 +109,19 @@ class VideoMaker:
         return {"title": item.prompt, "comment": ids.canonical(made)}
 
 
-def read_prompts(config: GenerateConfig) -> list[Prompt]:
-    """The recipe's prompts: a list, a .jsonl or .txt file, or a name in deployments/prompts; each text once.
-
-    A line of a .jsonl file is {"prompt": text, "labels": {label: share}}; labels are optional, and what else is there
-    is for people. Raises StageError for no file, no prompt, and for a line that is neither.
-    """
-    if isinstance(config.prompts, list):
-        found = [Prompt(text) for text in config.prompts]
-    else:
-        path = Path(config.prompts).expanduser()
-        if not path.suffix:
-            path = DEPLOYMENTS / "prompts" / f"{config.prompts}.jsonl"
-        if not path.is_file():
-            raise StageError(f"generate.prompts = {config.prompts!r}: no such file")
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        parse = _parse if path.suffix == ".jsonl" else lambda line, where: Prompt(line)
-        found = [parse(line, f"{path.name}, line {number}") for number, line in lines if line.strip()]
-    prompts: dict[str, Prompt] = {}
-    for one in found:
-        if prompts.setdefault(one.text, one) != one:
-            raise StageError(f"generate.prompts: the same prompt with other labels: {one.text[:80]!r}")
-    if not prompts:
-        raise StageError("generate.prompts holds no prompt")
-    return list(prompts.values())[: config.limit]
-
-
-def _parse(line: str, where: str) -> Prompt:
-    """One line of a .jsonl file."""
-    try:
-        told = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise StageError(f"generate.prompts: {where} is not JSON: {error}") from error
-    if not isinstance(told, dict) or not isinstance(told.get("prompt"), str):
-        raise StageError(f'generate.prompts: {where}: {{"prompt": text}} is wanted, not {line[:80]}')
-    labels = told.get("labels") or {}
-    known = isinstance(labels, dict) and all(isinstance(one, (int, float)) and one >= 0 for one in labels.values())
-    if not known or (labels and not any(labels.values())):
-        raise StageError(f"generate.prompts: {where}: labels {labels!r}: shares of 0 or more by label are wanted")
-    return Prompt(told["prompt"], ids.canonical(labels) if labels else "")
-
-
-def labels_for(prompt: Prompt, recipe: Recipe) -> str:
-    """A prompt's labels where the recipe's adapter reads them: its file's, else those that its words give, else "".
-
-    Words are read as those of the captions were (labels.py). With "" the adapter is given the mean over its training
-    clips, which its file holds. Raises StageError when the file's labels are none that the adapter knows.
-    """
-    if recipe.train.gate != "label" or recipe.train.branches == 1:
-        return ""
-    if not prompt.labels:
-        return labels_of(prompt.text, recipe.caption)
-    told = json.loads(prompt.labels)
-    if not any(told.get(name) for name in recipe.caption.labels):
-        raise StageError(f"generate.prompts: labels {', '.join(told)} of {prompt.text[:60]!r}: none is among "
-                         f"caption.labels ({', '.join(recipe.caption.labels)})")  # fmt: skip
-    return prompt.labels
-
-
 def inputs(view: View) -> Items:
     """One item a prompt, seed and variant; the adapter is named by its bytes."""
     config = view.recipe.generate
-    adapters = view.rows("train", ["adapter_id", "path"]).to_pylist() if "adapter" in config.variants else []
-    if "adapter" in config.variants and not adapters:
-        raise StageError("generate: there is no trained adapter yet; run train first, or set generate.variants to base")
     places = {"base": ("", "")}
-    for row in adapters:
-        places["adapter"] = row["adapter_id"], str(view.home / row["path"])
+    if "adapter" in config.variants:
+        found = adapter_of(view)
+        places["adapter"] = found.adapter_id, str(found.path)
     items = []
     for prompt in read_prompts(config):
         for seed in config.seeds:
             for variant in config.variants:
                 adapter_id, adapter_path = places[variant]
-                labels = labels_for(prompt, view.recipe) if adapter_id else ""
+                labels = labels_of(prompt, view, adapter_path)
                 read = [adapter_id, prompt.text, seed, *([labels] if labels else [])]
                 generation_id = ids.digest(view.fingerprint("generate"), *read)
                 name = f"videos/{generation_id}.mp4"
@@ -205,9 +130,29 @@ def inputs(view: View) -> Items:
     return Items.of(items, "generation_id", [item.generation_id for item in items])
 
 
+def adapter_of(view: View) -> File:
+    """The adapter to generate with: the one that the recipe names, or the one that it trains. Raises StageError."""
+    if asked := view.recipe.generate.adapter:
+        return file_of(view.home, asked, "generate.adapter")
+    rows = view.rows("train", ["adapter_id", "path"]).to_pylist()
+    if not rows:
+        raise StageError("generate: there is no trained adapter yet; run train first, name one with generate.adapter, "
+                         "or set generate.variants to base")  # fmt: skip
+    return File(rows[-1]["adapter_id"], view.home / rows[-1]["path"])
+
+
+def labels_of(prompt: Prompt, view: View, adapter_path: str) -> str:
+    """The prompt's labels where its adapter reads any."""
+    if not adapter_path:
+        return ""
+    if view.recipe.generate.adapter:
+        return prompt.labels if reads_labels(Path(adapter_path)) else ""
+    return labels_for(prompt, view.recipe)
+
+
 def result_fields(recipe: Recipe) -> dict[str, Any]:
     """The sampler's settings; prompts, seeds and variants are items."""
-    left_out = {"prompts", "limit", "seeds", "variants"}
+    left_out = {"prompts", "limit", "seeds", "variants", "adapter"}
     own = {f"generate.{name}": value for name, value in recipe.generate.model_dump(mode="json").items()
            if name not in left_out}  # fmt: skip
     return own | {"base.dtype": recipe.base.dtype, "base.storage": recipe.base.storage}

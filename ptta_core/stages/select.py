@@ -6,7 +6,6 @@ recipe's rule, theta, near-duplicates, the share of one source. All of it is wor
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from ptta_core import columns as cols
 from ptta_core.config import TARGET, SelectConfig
+from ptta_core.duplicates import duplicate_groups
 from ptta_core.expression import Part, parse
 from ptta_core.ids import digest
 from ptta_core.memo import Batch, Items, Job, StageError, stage
@@ -26,7 +26,6 @@ from ptta_core.view import View
 
 THETAS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0)
 BY_HAND = "by hand"
-GROUPS_VERSION = 1  # raise it when near-duplicates are found in another way
 
 
 @dataclass(frozen=True)
@@ -229,37 +228,6 @@ def bounds(clips: pa.Table, config: SelectConfig, verdict: Verdict, motion: np.n
     if (least := config.min_aesthetic) is not None:
         verdict.reject(~(aesthetic >= least),
                        lambda at: _valued("aesthetic ", aesthetic[at], f" < min_aesthetic {least:g}"))  # fmt: skip
-
-
-def duplicate_groups(view: View, scores: pa.Table) -> np.ndarray:
-    """The number of each clip's group of near-duplicates, int32, -1 for none; in the order of `scores`.
-
-    Neither theta nor any bound enters, so the groups of one set of scores are kept in a file for the next theta.
-    """
-    from ptta_core.models import phash
-
-    distance = view.recipe.select.duplicate_distance
-    named = digest("groups", GROUPS_VERSION, cols.set_digest(scores["content_id"]), distance)
-    path, order = view.home / "cache" / f"duplicates-{named}.npy", cols.order(scores["clip_id"])
-    groups = np.full(len(order), -1, np.int32)
-    if path.is_file() and len(kept := np.load(path, allow_pickle=False)) == len(order):
-        groups[order] = kept
-        return groups
-    table = view.rows("score", ["clip_id", "phash"], ordered=False)  # the same rows in the same order
-    hashed = pc.fill_null(pc.greater(pc.binary_length(table["phash"]), 0), False)
-    rows = np.flatnonzero(cols.whole(hashed).to_numpy(zero_copy_only=False))
-    hashes = cols.whole(table["phash"].filter(hashed))
-    if len(rows):
-        _, offsets, text = hashes.buffers()
-        ends = np.frombuffer(offsets, np.int32)[hashes.offset : hashes.offset + len(hashes) + 1]
-        first = phash.group_words(phash.words_of(text.slice(ends[0], ends[-1] - ends[0])), distance)
-        groups[rows[first >= 0]] = rows[first[first >= 0]]  # a group is named by its first member's row
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    with unfinished.open("wb") as file:
-        np.save(file, groups[order])
-    unfinished.replace(path)
-    return groups
 
 
 def near_duplicates(item: SelectItem, score: np.ndarray, candidates: np.ndarray,

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
+from ptta_core import columns as cols
+from ptta_core.adapters import file_of
 from ptta_core.config import Recipe
+from ptta_core.duplicates import duplicate_groups
+from ptta_core.holdout import choose
 from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.rows import Adapter, HeldOut, Step
+from ptta_core.prompts import labels_for, previewed
+from ptta_core.rows import Adapter, HeldOut, Preview, Router, Step
 from ptta_core.view import View
 from ptta_core.whole import write_whole
+
+if TYPE_CHECKING:
+    from ptta_core.training.previews import Plan
+
+log = logging.getLogger("ptta")
 
 PIN = "pin.json"
 PIN_ROWS = 32  # latents read from the table at once: at most some 300 MB
@@ -29,7 +45,8 @@ class TrainItem:
     train_id: str
     input_id: str
     latents: int
-    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels, source_id
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels
+    held_out: frozenset[str] = frozenset()  # latent_ids that are only measured
     fresh: bool = False
     beginning: str = ""  # what all runs share whose steps are the same, however many
 
@@ -39,7 +56,10 @@ def inputs(view: View) -> Items:
     columns = ["key", "latent_id", "clip_id", "bucket", "labels", "content_id"]
     table = view.rows("encode", columns)
     fingerprint, begins = view.fingerprint("train"), beginning_of(view)
+    held_out, left_out = apart(view, table.to_pylist())
     input_id = digest_set(table["latent_id"].to_pylist())
+    if held_out:
+        input_id = digest(input_id, sorted(held_out), sorted(left_out))
     done = view.ledger("train").done
     pinned = None if view.options.fresh or input_id in done else unfinished(view, fingerprint, begins, done)
     if pinned and pinned["input_id"] != input_id:
@@ -50,10 +70,28 @@ def inputs(view: View) -> Items:
         return Items.of([item], "train_id", [item.input_id], note)
     if not table.num_rows:
         raise StageError("train: there are no latents to learn from; see `ptta show admissions` and failures")
-    source_of = {clip["clip_id"]: clip["source_id"] for clip in view.rows("split").to_pylist()}
-    keys = {row["key"]: row | {"source_id": source_of[row["clip_id"]]} for row in table.to_pylist()}
-    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, view.options.fresh, begins)
-    return Items.of([item], "train_id", [input_id])
+    keys = {row["key"]: row for row in table.to_pylist() if row["latent_id"] not in left_out}
+    item = TrainItem(digest(fingerprint, input_id), input_id, len(keys), keys, frozenset(held_out), view.options.fresh,
+                     begins)  # fmt: skip
+    note = f"{len(held_out)} of {len(keys)} latents held out" if held_out else ""
+    if left_out:
+        note += f"; {len(left_out)} more left out: near-duplicates of learned ones"
+    return Items.of([item], "train_id", [input_id], note)
+
+
+def apart(view: View, latents: list[dict[str, Any]]) -> tuple[set[str], set[str]]:
+    """(latents that are only measured, latents that are left out); see holdout.choose."""
+    config = view.recipe.train
+    if not config.holdout_share or not latents:
+        return set(), set()
+    clips = pa.array([row["clip_id"] for row in latents])
+    spans = view.rows("split", ["clip_id", "source_id"], ordered=False)
+    scores = view.rows("score", ["clip_id", "content_id"], ordered=False)
+    sources = spans["source_id"].take(cols.where(clips, spans["clip_id"])).to_pylist()
+    groups = duplicate_groups(view, scores)[np.asarray(cols.where(clips, scores["clip_id"]))].tolist()
+    ids = [row["latent_id"] for row in latents]
+    grouped = {latent_id: group for latent_id, group in zip(ids, groups) if group >= 0}
+    return choose(dict(zip(ids, sources)), config.holdout_share, config.seed, grouped)
 
 
 def beginning_of(view: View) -> str:
@@ -80,30 +118,45 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     from ptta_core.memo import result_fields as of_section
 
     own = {f"train.{name}": value for name, value in of_section(recipe.train).items()}
-    own["train.init_from"] = init_digest(recipe)
     return own | {"base.dtype": recipe.base.dtype, "base.storage": recipe.base.storage}
 
 
-def init_digest(recipe: Recipe) -> str | None:
+def first_adapter(recipe: Recipe, home: Path) -> dict[str, Any]:
     """The adapter that training begins with, by its bytes. Raises StageError where there is none."""
-    if recipe.train.init_from is None:
-        return None
-    path = Path(recipe.train.init_from).expanduser()
-    if not path.is_file():
-        raise StageError(f"train.init_from = {recipe.train.init_from!r}: no such file")
-    return digest_file(path)
+    asked = recipe.train.init_from
+    return {"train.init_from": file_of(home, asked, "train.init_from").adapter_id if asked else None}
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut),
-       hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
+@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, named=first_adapter,
+       also=(Step, HeldOut, Router, Preview), hold_lease=False,
+       models=lambda recipe: [recipe.base.model])  # fmt: skip
 def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
     """Pin the input, train on Ray workers until the last step, and record the adapter."""
     for item in todo:
         folder = job.home / "training" / item.train_id
         with Lease(job.home / "leases", f"training-{item.train_id[:16]}", None, job.say):  # one driver a run
             pin(folder, item, job)
-            fit(folder, item, job)
-        yield [(item, collect(folder, item, job))]
+            with in_the_tables(folder, item, job):
+                fit(folder, item, job)
+        yield [(item, adapter(folder, item, job))]
+
+
+@contextlib.contextmanager
+def in_the_tables(folder: Path, item: TrainItem, job: Job) -> Iterator[None]:
+    """What the run's workers measure is in the tables and in TensorBoard's files while the body runs, and after it."""
+    from ptta_core.training.board import Board
+    from ptta_core.training.importing import Importer, meanwhile
+
+    def publish(rows: Sequence[tuple[str, Any]]) -> None:
+        job.unfinished.publish(item, rows)
+
+    def retract(noun: type, last: int) -> None:
+        job.unfinished.retract(item, noun, f"step > {last}")
+
+    with contextlib.closing(Board(folder)) as board, meanwhile(
+        Importer(folder, item.train_id, publish, retract, board), job.site.commit_s
+    ):
+        yield
 
 
 def pin(folder: Path, item: TrainItem, job: Job) -> None:
@@ -131,13 +184,12 @@ def pin(folder: Path, item: TrainItem, job: Job) -> None:
 
 def pin_samples(folder: Path, item: TrainItem, job: Job) -> None:
     """Copy the samples from the table, and the adapter to begin with."""
-    from ptta_core.training import dataset, held_out
+    from ptta_core.training import dataset
 
     if job.config.init_from:
-        shutil.copyfile(Path(job.config.init_from).expanduser(), folder / "init.safetensors")
-    sources = {row["latent_id"]: row["source_id"] for row in item.keys.values()}
-    kept_apart = held_out.choose(sources, job.config.holdout_share, job.config.seed) if sources else set()
-    dataset.pin(folder, samples(item, job.store), kept_apart)
+        first = file_of(job.home, job.config.init_from, "train.init_from")
+        shutil.copyfile(first.path, folder / "init.safetensors")
+    dataset.pin(folder, samples(item, job.store), item.held_out)
 
 
 def samples(item: TrainItem, store: Any) -> Iterator[tuple[str, str, str, bytes]]:
@@ -163,7 +215,7 @@ def abandon_others(folder: Path, item: TrainItem, job: Job) -> None:
 def fit(folder: Path, item: TrainItem, job: Job) -> None:
     """Run the training workers; returns at once when the run's last step is done."""
     from ptta_core import models
-    from ptta_core.training import launch
+    from ptta_core.training import launch, preview_apart
     from ptta_core.training.passes import Settings
 
     base, revision = models.resolve(job.recipe.base.model, job.models)
@@ -177,27 +229,48 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
                         shard=workers.shard, storage=job.recipe.base.storage, offload=workers.offload,
                         compile=workers.compile)  # fmt: skip
-    launch.fit(settings, workers, job.site.ray, job.report)
+    if not (folder / "adapter.safetensors").exists():
+        settings = replace(settings, previews=previews(folder, job, base, revision, known))
+    with preview_apart.beside(settings, job.site.preview, workers, job.site.ray):
+        launch.fit(settings, workers, job.site.ray, job.report)
 
 
-def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step | HeldOut]:
-    """The adapter by its bytes, every step of its run, and what it scored on the clips held out."""
+def previews(folder: Path, job: Job, base: str, revision: str | None, known: str) -> Plan | None:
+    """What is previewed while the run lasts; the prompts are embedded where they are not yet. None for nothing."""
+    from ptta_core.training.previews import Plan, PromptEmbedder, PromptError, embed
+
+    config, generate = job.config, job.recipe.generate
+    if config.preview_every is None:
+        return None
+    sampling = {name: getattr(generate, name) for name in ("guidance", "shift", "frames", "height", "width")}
+    prompts = tuple((one.text, labels_for(one, job.recipe)) for one in previewed(job.recipe))
+    plan = Plan(config.preview_every, config.preview_share, prompts, tuple(config.preview_seeds),
+                sampling | {"steps": config.preview_steps or generate.steps}, generate.fps, known,
+                apart=job.site.preview is not None)  # fmt: skip
+    workers = job.site.encode
+    device = job.site.device if job.site.device != "auto" else "cuda" if workers.gpus > 0 else "cpu"
+    make = partial(PromptEmbedder, str(folder), base, revision, job.recipe.base.dtype, device)
+    try:
+        embed(plan, make, folder, workers, job.site.ray)
+    except PromptError as error:  # no reason not to train
+        log.warning("train: there will be no previews: %s", error)
+        return None
+    return plan
+
+
+def adapter(folder: Path, item: TrainItem, job: Job) -> Adapter:
+    """The adapter, named by its bytes."""
     from ptta_core import models
 
     path = folder / "adapter.safetensors"
     lines = read_lines(folder / "metrics.jsonl")
-    steps = [Step(train_id=item.train_id, **line) for line in lines]
-    measured = [HeldOut(item.train_id, line["step"], quarter, t, loss, line["samples"])
-                for line in read_lines(folder / "held_out.jsonl")
-                for quarter, (t, loss) in enumerate(zip(line["t"], line["loss"]))]  # fmt: skip
     tail = [line["loss"] for line in lines[-max(1, len(lines) // 10) :]]
-    adapter = Adapter(
+    return Adapter(
         adapter_id=digest_file(path), train_id=item.train_id, path=path.relative_to(job.home).as_posix(),
         latents=item.latents, latents_digest=item.input_id, steps=len(lines), final_loss=sum(tail) / len(tail),
         parameters=count_parameters(path), base=models.describe(job.recipe.base.model, job.models),
         base_revision=job.recipe.base.model.revision or "",
     )  # fmt: skip
-    return [adapter, *steps, *measured]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
 """Checkpoints of a training run: adapter and optimizer state only, so they stay small beside a large base model.
 
-`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors, gates.safetensors, state.json, and
-average.safetensors where an average of the weights is kept. The folder gets its name by one rename after everything in
-it is on the disk: a checkpoint is there whole or not at all. One that was damaged later is known by the CRC-32 of its
-files in state.json; it is set aside, and the run goes on from the one before it. A checkpoint is made between optimizer
-steps, so no half-summed gradient belongs to it. Tensors are whole also where the model is sharded: any number of
-workers can go on from it.
+`CHECKPOINTS/step-00000050/` holds adapter.safetensors, optimizer.safetensors, gates.safetensors, routers.safetensors,
+state.json, and average.safetensors where an average of the weights is kept. The folder gets its name by one rename
+after everything in it is on the disk: a checkpoint is there whole or not at all. One that was damaged later is known by
+the CRC-32 of its files in state.json; it is set aside, and the run goes on from the one before it. A checkpoint is made
+between optimizer steps, so no half-summed gradient belongs to it. Tensors are whole also where the model is sharded:
+any number of workers can go on from it.
 """
 
 import contextlib
@@ -172,6 +172,12 @@ def load_gates(checkpoint: Path) -> torch.Tensor | None:
     """The usual gates [L, N]; None where none were kept."""
     path = checkpoint / "gates.safetensors"
     return load_file(path)["usual"] if path.is_file() else None
+
+
+def load_part(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of one of a checkpoint's files, by its name without ".safetensors"; {} where there is none."""
+    path = checkpoint / f"{name}.safetensors"
+    return load_file(path) if path.is_file() else {}
 
 
 def load_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -9,9 +9,10 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -36,6 +37,21 @@ def label_shares(labels: str, names: Sequence[str]) -> list[float]:
     known = json.loads(labels) if labels else {}
     found = [float(known.get(name, 0.0)) for name in names]
     return [share / (sum(found) or 1.0) for share in found]
+
+
+def gate_labels(labels: str, adapter: Mapping[str, Any]) -> dict[str, float]:
+    """What an adapter's label gate reads for a prompt, in the order of its branches; {} for every other gate.
+
+    labels: the prompt's own, a JSON object, or "": then the mean over the samples that the adapter learned from.
+    adapter: as hydralora.read_config gives it.
+    """
+    if adapter["gate"] != "label" or adapter["branches"] == 1:
+        return {}
+    names = adapter["metadata"].get("labels") or []
+    shares = label_shares(labels, names)
+    if not any(shares):
+        shares = adapter["metadata"].get("label_mean") or []
+    return dict(zip(names, shares))
 
 
 @dataclass(frozen=True)

@@ -31,17 +31,19 @@ from ptta_core.training.dataset import (
     steps_an_epoch,
     sync_folder,
 )
+from ptta_core.training.diagnostics import dead_branches
 from ptta_core.training.notice import Told, Word
 from ptta_core.training.passes import Passes, Settings
+from ptta_core.training.preview_here import Previews
 from ptta_core.training.sharding import shard
 from ptta_core.training.workers import World, as_rank_0, summed, together
 
 ADAPTER, METRICS, HELD_OUT = "adapter.safetensors", "metrics.jsonl", "held_out.jsonl"
-LINES = (METRICS, HELD_OUT)  # files of a line a step
+ROUTERS = "routers.jsonl"
+LINES = (METRICS, HELD_OUT, ROUTERS)  # files of a line a step
 CHECKPOINTS, INIT = "checkpoints", "init.safetensors"
 FINISHED = -1
 GATE_MEMORY = 0.95  # how much of a layer's usual gates a step leaves
-DEAD = 0.1  # of an even share: a branch used less counts as dead
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ def train_loop(
     asks whether a machine is about to go. `world` None: alone, on the settings' device.
     RUN/metrics.jsonl has one line a step:
     {step (from 1), loss, grad_norm (before clipping), lr, gate_mean, gate_entropy, gate_evenness, branch_cosine,
-    dead_branches, step_s}. Where samples are held out,
+    dead_branches, step_s, and the seconds of clock.PHASES}. RUN/routers.jsonl has one every `router_every` steps (see
+    Diagnostics.line). Where samples are held out,
     RUN/held_out.jsonl has one a checkpoint: {step, t, loss (one a t), samples}.
     Raises DatasetError, CheckpointError, stops.Stopped: on every worker alike, as OtherWorker where it is another's.
     """
@@ -137,6 +140,8 @@ class _Training(Passes):
             self.average.load(checkpoint.load_average(self.origin))
         if (usual_LN := checkpoint.load_gates(self.origin)) is not None:
             self.usual_LN = usual_LN
+        if state := checkpoint.load_part(self.origin, "routers"):
+            self.routers.load(state)
 
     def run(self, start: int, told: Told) -> None:
         """From `start` finished steps, loaded before, to the end."""
@@ -145,6 +150,10 @@ class _Training(Passes):
             for name in LINES:
                 records.truncate(self.folder / name, start)
         an_epoch = steps_an_epoch(self.index, config.batch)
+        previews = Previews(self, self.settings.previews, total) if self.settings.previews else None
+        if previews:
+            previews.begin(start, records.until(self.folder / METRICS, start))
+            previews.at(start)
         batches: list[Batch] = []
         for step in range(start, total):
             epoch, place = divmod(step, an_epoch)
@@ -153,44 +162,58 @@ class _Training(Passes):
             line = self.step(step, batches[place])
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == total
             measured = self.measure(step + 1) if due and self.held_out else None
+            looked = self.look_at_routers(step + 1, step + 1 == total)
             word = told.word()
-            together(self.world, (CheckpointError,), self.record, line, due or word >= Word.SAVE, measured)
+            together(self.world, (CheckpointError,), self.record, line, due or word >= Word.SAVE, measured, looked)
             self.stops.see(line)
             if word == Word.STOP and step + 1 < total:
                 told.stopped(step + 1)
                 return
+            if previews:
+                previews.took(line)
+                if word == Word.GO_ON:  # while a machine is about to go, there is no time for a video
+                    previews.at(step + 1)
         together(self.world, (CheckpointError,), self.finish)
 
     def step(self, step: int, batch: Batch) -> dict[str, Any]:
         """One optimizer step; its line of metrics."""
         began = time.monotonic()
+        self.clock.start()
         lr = self.config.learning_rate * min(1.0, (step + 1) / max(1, self.config.warmup_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         sums = together(self.world, (DatasetError,), self.backward, batch)
-        means = summed(sums, self.world) / len(batch.places)
-        loss, gates = float(means[0]), means[1:].view(len(self.usual_LN), -1)
+        sums = summed(sums, self.world)
+        loss, gates_LG = float(sums[0]) / len(batch.places), self.routers.take(sums[1:])
         self.sum_gradients()
+        self.clock.lap("sync")
         norm = float(hydralora.whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)))
         stops.finite(step + 1, loss, norm, [self.index[place].latent_id for place in batch.places])
         self.optimizer.step()
         if self.average:
             self.average.update(step + 1)
-        line = {"step": step + 1, "loss": loss, "grad_norm": norm, "lr": lr} | self.diagnose(gates)
-        return line | {"step_s": time.monotonic() - began}
+        self.clock.lap("optimizer")
+        line = {"step": step + 1, "loss": loss, "grad_norm": norm, "lr": lr} | self.diagnose(gates_LG)
+        return line | self.clock.seconds() | {"step_s": time.monotonic() - began}
 
-    def diagnose(self, gates: torch.Tensor) -> dict[str, Any]:
+    def diagnose(self, gates_LG: torch.Tensor) -> dict[str, Any]:
         """Take a step's gates [L, N+1] into the usual ones; how the branches are used, and how alike they are."""
-        *gate_mean, gate_entropy = gates.mean(0).tolist()
-        self.usual_LN = GATE_MEMORY * self.usual_LN + (1 - GATE_MEMORY) * gates[:, :-1].float()
+        *gate_mean, gate_entropy = gates_LG.mean(0).tolist()
+        self.usual_LN = GATE_MEMORY * self.usual_LN + (1 - GATE_MEMORY) * gates_LG[:, :-1].float()
         branches = self.config.branches
         even = torch.special.entr(self.usual_LN).sum(1).mean() / math.log(branches) if branches > 1 else 1.0
         products = hydralora.branch_products(self.model)
-        products = summed(products, self.world) if self.sharded else products
+        self.cosines_L = hydralora.branch_cosines(summed(products, self.world) if self.sharded else products)
         return {"gate_mean": gate_mean, "gate_entropy": gate_entropy, "gate_evenness": float(even),
-                "branch_cosine": hydralora.branch_cosine(products),
-                "dead_branches": float((self.usual_LN < DEAD / branches).sum(1).float().mean())}  # fmt: skip
+                "branch_cosine": float(self.cosines_L.mean()),
+                "dead_branches": float(dead_branches(self.usual_LN).float().mean())}  # fmt: skip
+
+    def look_at_routers(self, step: int, last: bool) -> dict[str, Any] | None:
+        """What every layer's gates were since the last time, where there are gates and the time has come."""
+        if self.config.branches == 1 or not (last or step % self.config.router_every == 0):
+            return None
+        return self.routers.line(step, self.usual_LN, self.cosines_L)
 
     def measure(self, step: int) -> dict[str, Any]:
         """The held-out loss after `step` steps, of the weights that would be exported now."""
@@ -203,7 +226,9 @@ class _Training(Passes):
         """The weights that are exported: their average, where one is kept."""
         return self.average.in_place() if self.average else contextlib.nullcontext()
 
-    def record(self, line: dict[str, Any], due: bool, measured: dict[str, Any] | None) -> None:
+    def record(
+        self, line: dict[str, Any], due: bool, measured: dict[str, Any] | None, looked: dict[str, Any] | None
+    ) -> None:
         """Append the lines, on the disk before the checkpoint that counts them. Rank 0 writes; all may gather."""
         parts = self.parts() if due and (self.world.rank == 0 or self.sharded) else {}
         if self.world.rank:
@@ -211,6 +236,8 @@ class _Training(Passes):
         with checkpoint.writing(f"the line of step {line['step']}"):
             if measured:
                 records.append(self.folder / HELD_OUT, measured, sync=True)
+            if looked:
+                records.append(self.folder / ROUTERS, looked, sync=True)
             records.append(self.folder / METRICS, line, sync=due)
         if due:
             loss = sum(measured["loss"]) / len(measured["loss"]) if measured else None
@@ -219,7 +246,7 @@ class _Training(Passes):
     def parts(self) -> checkpoint.Parts:
         """What a checkpoint holds."""
         parts = {"adapter": hydralora.adapter_state(self.model), "optimizer": checkpoint.moments(self.optimizer),
-                 "gates": {"usual": self.usual_LN}}  # fmt: skip
+                 "gates": {"usual": self.usual_LN}, "routers": self.routers.state()}  # fmt: skip
         return parts | ({"average": self.average.state()} if self.average else {})
 
     def finish(self) -> None:

@@ -28,9 +28,9 @@ def draw(shape: torch.Size, seed: int, sample_index: int, shift: float) -> tuple
 
 def velocity_loss(
     transformer: Any, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float, guidance: float,
-    dtype: torch.dtype, device: torch.device | str,
+    dtype: torch.dtype, device: torch.device | str, temporal_weight: float = 0.0,
 ) -> torch.Tensor:  # fmt: skip
-    """Mean squared error of the predicted velocity, float32 scalar with a gradient.
+    """Mean squared error of the predicted velocity, float32 scalar with a gradient; plus temporal_loss, weighted.
 
     `sample`: latents [C,T,h,w], text [L,D], pooled [P]. `guidance`: the embedded guidance scale, 1 in training.
     """
@@ -40,4 +40,20 @@ def velocity_loss(
         noisy_CTHW[None], torch.tensor([t], device=device), [sample["text"]], sample["pooled"][None], guidance, dtype
     )
     velocity_CTHW = transformer(**inputs)[0][0].float()
-    return torch.nn.functional.mse_loss(velocity_CTHW, noise_CTHW - clean_CTHW)
+    target_CTHW = noise_CTHW - clean_CTHW
+    loss = torch.nn.functional.mse_loss(velocity_CTHW, target_CTHW)
+    if temporal_weight and velocity_CTHW.shape[1] > 1:
+        loss = loss + temporal_weight * temporal_loss(velocity_CTHW, target_CTHW)
+    return loss
+
+
+def temporal_loss(velocity_CTHW: torch.Tensor, target_CTHW: torch.Tensor) -> torch.Tensor:
+    """Mean over latent frames of |(v_{t+1} - v_t) - (u_{t+1} - u_t)|^2, v predicted, u true: a scalar; T > 1.
+
+    With e = v - u it is the mean of |e_{t+1} - e_t|^2. The plain error counts what is wrong in a frame and cannot tell
+    an error that stays (a shade too dark throughout) from one that comes and goes (flicker, jitter): of equal size
+    both cost the same. Here the first costs nothing, and one that turns over from frame to frame four times as much;
+    an error of temporal frequency w counts 4 sin^2(w / 2). Ours: the paper (arXiv 2512.18614) leaves temporal
+    consistency open. What it may cost is motion, which is why benchmarks/temporal.py plots one against the other.
+    """
+    return torch.nn.functional.mse_loss(velocity_CTHW.diff(dim=1), target_CTHW.diff(dim=1))

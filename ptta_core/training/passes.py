@@ -17,9 +17,12 @@ from ptta_core.config import TrainConfig
 from ptta_core.models import hydralora
 from ptta_core.models.hunyuan import load_transformer, torch_dtype
 from ptta_core.training import held_out
+from ptta_core.training.clock import Clock
 from ptta_core.training.dataset import Batch, DatasetError, Sample, read_index, read_sample, split
+from ptta_core.training.diagnostics import Diagnostics
 from ptta_core.training.memory import compile_blocks, keep_inputs_only
 from ptta_core.training.objective import draw, velocity_loss
+from ptta_core.training.previews import Plan
 from ptta_core.training.workers import World, together
 
 
@@ -40,6 +43,7 @@ class Settings:
     offload: bool = False  # inputs of checkpointed blocks wait in the host's memory
     compile: bool = False  # the transformer's blocks
     attempt: str = ""  # the driver's name for this attempt: see notice.py
+    previews: Plan | None = None
 
 
 class Passes:
@@ -62,17 +66,20 @@ class Passes:
             keep_inputs_only(self.model, settings.offload)
         if settings.compile:
             compile_blocks(self.model)
-        self.usual_LN = torch.full((len(hydralora.layers(self.model)), config.branches), 1 / config.branches)
+        layers = list(hydralora.layers(self.model))
+        self.usual_LN = torch.full((len(layers), config.branches), 1 / config.branches)
+        self.routers = Diagnostics(layers, config.branches, settings.metadata.get("labels") or [])
+        self.clock = Clock(world.device)
         self.parameters: list[torch.nn.Parameter] = list(hydralora.adapter_parameters(self.model))
 
     def backward(self, batch: Batch) -> torch.Tensor:
         """Gradients of this worker's samples, each its part of the global mean.
 
-        Returns the sums over its samples of the loss and of every layer's mean gate and gate entropy (nats), float64:
-        [1 + L * (N + 1)].
+        Returns the sums over its samples of the loss and of what Diagnostics keeps of every layer's mean gate and gate
+        entropy (nats), float64: [1 + width].
         """
         own = batch.share(self.world.rank, self.world.size)
-        sums = torch.zeros(1 + len(self.usual_LN) * (self.config.branches + 1), dtype=torch.float64)
+        sums = torch.zeros(1 + self.routers.width, dtype=torch.float64)
         for place, sample_index in own:
             sums += self.one_backward(self.index[place], sample_index, 1 / len(batch.places))
         for _ in range(self.idle(len(own), len(batch.places))):
@@ -80,23 +87,28 @@ class Passes:
         return sums
 
     def one_backward(self, one: Sample, sample_index: int, share: float) -> torch.Tensor:
-        """Add `share` of a sample's gradient; its loss and gates, float64."""
+        """Add `share` of a sample's gradient; its loss and its part of the diagnostics, float64."""
         config, sample = self.config, self.read(one)
+        self.clock.lap("data")
         noise_CTHW, t = draw(sample["latents"].shape, config.seed, sample_index, config.shift)
         self.condition(one, sample)
         hydralora.collect_gates(self.model, True)
         shares = self.keep_gates(one, sample)
-        loss = whole = self.loss(sample, noise_CTHW, t)
+        loss = whole = self.loss(sample, noise_CTHW, t, config.temporal_loss_weight)
         if shares:
             whole = whole + config.router_label_weight * hydralora.label_loss(self.model, shares)
         if config.balance_weight:
             usual_LN = self.usual_LN.to(self.world.device)
             whole = whole + config.balance_weight * hydralora.balance_loss(self.model, usual_LN)
+        self.clock.lap("forward")
         # Sharded gradients are averaged over workers, and a batch's mean is wanted: times the workers.
         (whole * (share * self.world.size if self.sharded else share)).backward()
         hydralora.keep_live_gates(self.model, 0)
-        gates = hydralora.layer_stats(self.model, reset=True).flatten().cpu()
-        return torch.cat([loss.detach().cpu()[None], gates]).double()
+        self.clock.lap("backward")
+        gates_LG = hydralora.layer_stats(self.model, reset=True)
+        of_labels = self.routers.of_sample(gates_LG, one.shares(self.routers.labels[1:]))
+        self.clock.lap("")
+        return torch.cat([loss.detach().cpu().double()[None], of_labels])
 
     def read(self, one: Sample) -> dict[str, torch.Tensor]:
         """A sample; where the model is sharded, each worker's at the same time, or an error on all of them."""
@@ -124,9 +136,13 @@ class Passes:
             hydralora.keep_live_gates(self.model, (frames // patch_t) * (height // patch) * (width // patch))
         return shares
 
-    def loss(self, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float) -> torch.Tensor:
-        """See velocity_loss."""
-        return velocity_loss(self.model, sample, noise_CTHW, t, self.config.guidance, self.dtype, self.world.device)
+    def loss(
+        self, sample: dict[str, torch.Tensor], noise_CTHW: torch.Tensor, t: float, temporal_weight: float = 0.0
+    ) -> torch.Tensor:
+        """See velocity_loss. The held-out loss has no temporal term, so runs of different weights compare."""
+        config = self.config
+        return velocity_loss(self.model, sample, noise_CTHW, t, config.guidance, self.dtype, self.world.device,
+                             temporal_weight)  # fmt: skip
 
     @torch.no_grad()
     def held_out_losses(self) -> torch.Tensor:
