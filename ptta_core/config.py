@@ -23,6 +23,8 @@ Model = TypeVar("Model", bound="Section")
 
 
 TARGET = r"\s*(\d+(?:\.\d+)?)\s*(clips|h|%)\s*"  # of select.target
+PLACEMENTS = ("non_attention", "non_attention_strict", "attention", "all")  # what they mean: models/placement.py
+PLACEMENT_PATTERNS = ("regex", "attention_regex")  # the same by a pattern: "regex:..."
 
 
 class ConfigError(ValueError):
@@ -33,6 +35,19 @@ class Section(BaseModel):
     """A part of a recipe or site: frozen, and a misspelt field is an error, not a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def parse_placement(text: str) -> tuple[str, str]:
+    """("non_attention", "") of a named placement, ("regex", PATTERN) of a pattern. Raises ValueError."""
+    kind, _, pattern = text.partition(":")
+    if text not in PLACEMENTS and (kind not in PLACEMENT_PATTERNS or not pattern):
+        choices = ", ".join([*PLACEMENTS, *(f"{name}:PATTERN" for name in PLACEMENT_PATTERNS)])
+        raise ValueError(f"placement {text!r}; choices: {choices}")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"placement: {pattern!r} is no regular expression: {error}") from error
+    return kind, pattern
 
 
 # A field that shapes how a stage runs or what it keeps for people, never its result: left out of the fingerprint.
@@ -213,7 +228,8 @@ class TrainConfig(Section):
     lora_alpha: float = Field(16.0, gt=0)
     branches: int = Field(4, ge=1)
     gate: Literal["token", "sample", "label", "static"] = "token"
-    placement: Literal["non_attention", "attention", "all"] = "non_attention"
+    # a name of PLACEMENTS, "regex:PATTERN" or, where attention is meant, "attention_regex:PATTERN": whole names fit
+    placement: str = "non_attention"
     learning_rate: float = Field(2e-5, gt=0)
     epochs: int = Field(2, ge=1)
     batch: int = Field(4, ge=1)  # global, independent of the number of workers
@@ -234,6 +250,12 @@ class TrainConfig(Section):
     stop_on_divergence: Annotated[float, Field(ge=0, json_schema_extra=NOT_RESULT)] = 5.0  # times the median; 0: never
     stop_on_collapse: Annotated[float, Field(ge=0, lt=1, json_schema_extra=NOT_RESULT)] = 0.02  # evenness; 0: never
     stop_after: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 20  # steps in a row
+
+    @field_validator("placement")
+    @classmethod
+    def _placement(cls, text: str) -> str:
+        parse_placement(text)
+        return text
 
     @model_validator(mode="after")
     def _supervised(self) -> "TrainConfig":
