@@ -12,7 +12,8 @@ from flows import deciding, verbs
 
 # Errors whose message tells a person what to do, by name: importing them here would make `--help` slow.
 TOLD = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
-        "NotFinite", "DatasetError", "CheckpointError", "ServerError", "VideoError", "Combed"}  # fmt: skip
+        "NotFinite", "DatasetError", "CheckpointError", "ExportDiffers", "ServerError", "VideoError",
+        "Combed"}  # fmt: skip
 STAGES = ("gather", "split", "score", "select", "caption", "admit", "encode", "train", "generate", "evaluate")
 
 

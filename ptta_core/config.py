@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ptta_core import placements, variants
+
 HOME = Path(__file__).resolve().parent.parent
 DEPLOYMENTS = HOME / "deployments"
 
@@ -23,8 +25,6 @@ Model = TypeVar("Model", bound="Section")
 
 
 TARGET = r"\s*(\d+(?:\.\d+)?)\s*(clips|h|%)\s*"  # of select.target
-PLACEMENTS = ("non_attention", "non_attention_strict", "attention", "all")  # what they mean: models/placement.py
-PLACEMENT_PATTERNS = ("regex", "attention_regex")  # the same by a pattern: "regex:..."
 
 
 class ConfigError(ValueError):
@@ -35,19 +35,6 @@ class Section(BaseModel):
     """A part of a recipe or site: frozen, and a misspelt field is an error, not a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-def parse_placement(text: str) -> tuple[str, str]:
-    """("non_attention", "") of a named placement, ("regex", PATTERN) of a pattern. Raises ValueError."""
-    kind, _, pattern = text.partition(":")
-    if text not in PLACEMENTS and (kind not in PLACEMENT_PATTERNS or not pattern):
-        choices = ", ".join([*PLACEMENTS, *(f"{name}:PATTERN" for name in PLACEMENT_PATTERNS)])
-        raise ValueError(f"placement {text!r}; choices: {choices}")
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"placement: {pattern!r} is no regular expression: {error}") from error
-    return kind, pattern
 
 
 # A field that shapes how a stage runs or what it keeps for people, never its result: left out of the fingerprint.
@@ -228,8 +215,7 @@ class TrainConfig(Section):
     lora_alpha: float = Field(16.0, gt=0)
     branches: int = Field(4, ge=1)
     gate: Literal["token", "sample", "label", "static"] = "token"
-    # a name of PLACEMENTS, "regex:PATTERN" or, where attention is meant, "attention_regex:PATTERN": whole names fit
-    placement: str = "non_attention"
+    placement: str = "non_attention"  # see placements.py: a name, or "regex:..."
     learning_rate: float = Field(2e-5, gt=0)
     epochs: int = Field(2, ge=1)
     batch: int = Field(4, ge=1)  # global, independent of the number of workers
@@ -243,7 +229,10 @@ class TrainConfig(Section):
     balance_weight: float = Field(0.0, ge=0)  # of what keeps routers from using one branch more than another
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
-    init_from: str | None = None  # an adapter file to go on from: our own, or a plain LoRA with diffusers' names
+    init_from: str | None = None  # an adapter file to go on from: ours, or a plain LoRA of diffusers or ComfyUI
+    # plain LoRA files beside the adapter, each loaded again and compared; another list trains nothing again
+    export: Annotated[list[Literal["diffusers", "comfyui", "branches"]], Field(json_schema_extra=NOT_RESULT)] = [
+        "diffusers", "comfyui"]  # fmt: skip
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
@@ -254,7 +243,7 @@ class TrainConfig(Section):
     @field_validator("placement")
     @classmethod
     def _placement(cls, text: str) -> str:
-        parse_placement(text)
+        placements.parse(text)
         return text
 
     @model_validator(mode="after")
@@ -272,7 +261,8 @@ class GenerateConfig(Section):
     prompts: str | list[str] = "animation-20"  # a list, a file, or a name in deployments/prompts
     limit: int | None = Field(None, ge=1)  # the first prompts only
     seeds: list[int] = [0]
-    variants: list[Literal["base", "adapter"]] = ["base", "adapter"]
+    # see variants.py: base, adapter, adapter:diffusers, adapter:comfyui, branch:NAME, mix:NAME=SHARE,NAME=SHARE
+    variants: list[str] = ["base", "adapter"]
     frames: int = Field(33, ge=1)
     height: int = Field(512, ge=16)
     width: int = Field(512, ge=16)
@@ -280,6 +270,15 @@ class GenerateConfig(Section):
     guidance: float = 6.0
     shift: float = Field(7.0, gt=0)
     fps: float = Field(24.0, gt=0)
+
+    @field_validator("variants")
+    @classmethod
+    def _variants(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            variants.parse(text)
+        if len(set(texts)) < len(texts):
+            raise ValueError("a variant came twice")
+        return texts
 
     @model_validator(mode="after")
     def _sizes(self) -> "GenerateConfig":
@@ -318,6 +317,19 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    def exports(self) -> list[variants.Form]:
+        """The plain LoRA files that are made of the adapter: train.export's, and what generate.variants needs.
+
+        Raises ValueError for a branch that the adapter will not have.
+        """
+        names = variants.branch_names(self.train.gate, self.train.branches, self.caption.labels)
+        return variants.forms(self.train.export, self.generate.variants, names)
+
+    @model_validator(mode="after")
+    def _branches(self) -> "Recipe":
+        self.exports()
+        return self
 
     def models(self) -> dict[str, ModelRef]:
         """Every model the recipe uses, by the field that names it; the base only where there is something to encode."""

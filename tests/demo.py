@@ -6,7 +6,8 @@ from ptta_core import memo, stages
 from ptta_core.ops import report, runs
 from ptta_core.view import Options, View
 
-IN_PROCESS = {"site.split.count": 0, "site.score.count": 0, "site.train.count": 1, "train.epochs": 2}
+IN_PROCESS = {"site.split.count": 0, "site.score.count": 0, "site.train.count": 1, "train.epochs": 2,
+              "train.export": []}  # fmt: skip
 
 
 def open_demo(workspace: Path, videos: Path, options: Options | None = None, **overrides) -> View:

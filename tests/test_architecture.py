@@ -35,7 +35,7 @@ HEAVY = ("torch", "torchvision", "cv2", "ray", "lancedb", "lance", "diffusers", 
 
 # imports run downwards only; ptta_core modules that are not named here are on the floor of memo
 FLOORS = [
-    ("ids", "whole", "rows", "expression", "config", "video", "buckets", "cartoon"),
+    ("ids", "whole", "rows", "expression", "variants", "placements", "config", "video", "buckets", "cartoon"),
     ("models", "fleet", "cluster", "store", "lease"),
     ("memo", "view"), ("training", "report"), ("stages", "ops"), ("tasks",), ("flows",),
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from test_hydralora import SETTINGS, shake, tiny, velocity
 from torch import nn
 
-from ptta_core import config
+from ptta_core import placements
 from ptta_core.config import TrainConfig
 from ptta_core.models import hydralora, placement
 
@@ -38,7 +38,7 @@ def test_targets_in_the_published_model(named: str, count: int) -> None:
 
 
 def test_recipes_and_models_know_the_same_placements() -> None:
-    assert set(config.PLACEMENTS) == set(placement.PLACEMENTS)
+    assert set(placements.NAMES) == set(placement.PLACEMENTS)
 
 
 def test_a_pattern_hits_whole_names() -> None:

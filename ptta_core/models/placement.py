@@ -1,7 +1,7 @@
 """Which Linears of a HunyuanVideo transformer an adapter sits on, and which of their inputs it reads.
 
-A placement is a name or a pattern of the user's own: "regex:PATTERN", or "attention_regex:PATTERN" where attention is
-meant. A pattern must fit a Linear's whole name: "proj_out" alone is the final head too, "linear" alone is modulation.
+What a placement may say is in placements.py. A pattern must fit a Linear's whole name: "proj_out" alone is the final
+head too, "linear" alone is modulation.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ptta_core.config import parse_placement
+from ptta_core import placements
 
 _BLOCKS = {
     "non_attention": r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)"
@@ -37,7 +37,7 @@ def target_names(transformer: nn.Module, placement: str) -> list[str]:
     pattern, embedders, modulation and the final head are refused, and attention unless attention_regex says that it is
     meant. Raises ValueError for these, for a pattern that is none, and when nothing is hit.
     """
-    kind, pattern = parse_placement(placement)
+    kind, pattern = placements.parse(placement)
     linears = sorted(name for name, module in transformer.named_modules() if isinstance(module, nn.Linear))
     if kind in PLACEMENTS:
         if not (names := _fitting(PLACEMENTS[kind], linears)):

@@ -1,4 +1,7 @@
-"""latents -> adapter: HydraLoRA on the frozen base, resumable at any step; the input is pinned when a run starts."""
+"""latents -> adapter: HydraLoRA on the frozen base, resumable at any step; the input is pinned when a run starts.
+
+Then its plain LoRA files for other tools: items of their own, so that one more format is one more file.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,22 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ptta_core.config import Recipe
+from ptta_core import fleet
+from ptta_core.config import Recipe, Workers
 from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.memo import Batch, Items, Job, StageError, stage
-from ptta_core.rows import Adapter, HeldOut, Step
+from ptta_core.rows import Adapter, Export, HeldOut, Step
+from ptta_core.variants import Form
 from ptta_core.view import View
 from ptta_core.whole import write_whole
 
 PIN = "pin.json"
+EXPORT_S = 3600.0  # for one file: the base goes through some training samples four times
+EXPORT_VERSION = 1  # raise it whenever other files would be written
 PIN_ROWS = 32  # latents read from the table at once: at most some 300 MB
 
 
@@ -30,6 +38,35 @@ class TrainItem:
     latents: int
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> latent_id, bucket, labels, source_id
     fresh: bool = False
+
+    @property
+    def item_id(self) -> str:
+        """The run."""
+        return self.train_id
+
+
+@dataclass(frozen=True)
+class ExportItem:
+    """A plain LoRA file of a run's adapter."""
+
+    train_id: str
+    input_id: str
+    form: Form
+
+    @property
+    def item_id(self) -> str:
+        """The file."""
+        return digest(self.train_id, self.form.variant)
+
+
+def with_exports(view: View) -> Items:
+    """The run, and then the files of its adapter."""
+    found = inputs(view)
+    run: TrainItem = found.make([0])[0]
+    exports = [ExportItem(run.train_id, digest(run.input_id, EXPORT_VERSION, form.variant), form)
+               for form in view.recipe.exports()]  # fmt: skip
+    items: list[TrainItem | ExportItem] = [run, *exports]
+    return Items.of(items, "item_id", [one.input_id for one in items], found.note)
 
 
 def inputs(view: View) -> Items:
@@ -80,15 +117,19 @@ def init_digest(recipe: Recipe) -> str | None:
     return digest_file(path)
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, also=(Step, HeldOut),
-       hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
-def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
-    """Pin the input, train on Ray workers until the last step, and record the adapter."""
+@stage(Adapter, version=2, id_field="item_id", inputs=with_exports, fields=result_fields,
+       also=(Step, HeldOut, Export), hold_lease=False, models=lambda recipe: [recipe.base.model])  # fmt: skip
+def train(todo: list[TrainItem | ExportItem], job: Job) -> Iterator[Batch]:
+    """Pin the input, train on Ray workers until the last step, record the adapter, and export it."""
     for item in todo:
+        if isinstance(item, ExportItem):
+            continue
         folder = job.home / "training" / item.train_id
         pin(folder, item, job)
         fit(folder, item, job)
         yield [(item, collect(folder, item, job))]
+    if exports := [item for item in todo if isinstance(item, ExportItem)]:
+        yield from export(exports, job)
 
 
 def pin(folder: Path, item: TrainItem, job: Job) -> None:
@@ -141,10 +182,19 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
     settings = Settings(run_folder=str(folder), base=base, revision=revision, dtype=job.recipe.base.dtype,
                         device=job.device(), threads=job.site.train.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
-                                  "labels": list(job.recipe.caption.labels)} |
+                                  "labels": list(job.recipe.caption.labels)} | origin(item, job) |
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
                         shard=job.site.train.shard)  # fmt: skip
     launch.fit(settings, job.site.train, job.site.ray, job.report)
+
+
+def origin(item: TrainItem, job: Job) -> dict[str, Any]:
+    """What the adapter's file says of where it comes from, beside the base's name; no paths."""
+    from ptta_core.memo import result_fields as of_section
+
+    settings = {name: value for name, value in of_section(job.config).items() if name != "init_from"}
+    return {"base_revision": job.recipe.base.model.revision or "", "base_dtype": job.recipe.base.dtype,
+            "latents": item.latents, "latents_digest": item.input_id, "train": settings}  # fmt: skip
 
 
 def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step | HeldOut]:
@@ -165,6 +215,21 @@ def collect(folder: Path, item: TrainItem, job: Job) -> list[Adapter | Step | He
         base_revision=job.recipe.base.model.revision or "",
     )  # fmt: skip
     return [adapter, *steps, *measured]
+
+
+def export(items: list[ExportItem], job: Job) -> Iterator[Batch]:
+    """The files of one run's adapter, on one training worker's share of the machine."""
+    from ptta_core import models
+    from ptta_core.models.hunyuan import pick_device
+    from ptta_core.training.exporting import Exports
+
+    base, revision = models.resolve(job.recipe.base.model, job.models)
+    site = job.site.train
+    workers = Workers(count=1 if site.gpus else 0, cpus=site.cpus, gpus=site.gpus, threads=site.threads, batch=1,
+                      timeout_s=EXPORT_S)  # fmt: skip
+    make = partial(Exports, str(job.home), str(job.home / "training" / items[0].train_id), base, revision,
+                   job.recipe.base.dtype, pick_device(job.device()), job.config.model_dump(mode="json"))  # fmt: skip
+    yield from fleet.fan_out(make, items, workers, job.site.ray, job.spent)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
