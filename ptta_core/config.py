@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ptta_core import placements, variants
+from ptta_core.judged_config import EvaluateConfig, GenerateConfig
+from ptta_core.section import NOT_RESULT, ConfigError, ModelRef, Section
 
 HOME = Path(__file__).resolve().parent.parent
 DEPLOYMENTS = HOME / "deployments"
@@ -25,35 +27,6 @@ Model = TypeVar("Model", bound="Section")
 
 
 TARGET = r"\s*(\d+(?:\.\d+)?)\s*(clips|h|%)\s*"  # of select.target
-
-
-class ConfigError(ValueError):
-    """A bad recipe, site or override; the message names field, value and choices."""
-
-
-class Section(BaseModel):
-    """A part of a recipe or site: frozen, and a misspelt field is an error, not a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-# A field that shapes how a stage runs or what it keeps for people, never its result: left out of the fingerprint.
-NOT_RESULT = {"result": False}
-
-
-class ModelRef(Section):
-    """A model by id and revision: a hub id, a local folder, or `tiny:KIND` (a tiny random model made on demand).
-
-    For a tiny model the revision is its seed. Nothing random is ever reported as quality.
-    """
-
-    id: str
-    revision: str | None = None
-
-    @property
-    def tiny(self) -> bool:
-        """Whether this is one of the project's own random stand-ins."""
-        return self.id.startswith("tiny:")
 
 
 # ------------------------------------------------------------------------------------------------ recipe
@@ -253,49 +226,6 @@ class TrainConfig(Section):
             raise ValueError(f"{asked[0]} needs a router that reads the clip: gate token or sample, 2 or more "
                              f"branches, not {self.gate} and {self.branches}")  # fmt: skip
         return self
-
-
-class GenerateConfig(Section):
-    """What is generated to judge by: the same prompts and seeds for base and adapter."""
-
-    prompts: str | list[str] = "animation-20"  # a list, a file, or a name in deployments/prompts
-    limit: int | None = Field(None, ge=1)  # the first prompts only
-    seeds: list[int] = [0]
-    # see variants.py: base, adapter, adapter:diffusers, adapter:comfyui, branch:NAME, mix:NAME=SHARE,NAME=SHARE
-    variants: list[str] = ["base", "adapter"]
-    frames: int = Field(33, ge=1)
-    height: int = Field(512, ge=16)
-    width: int = Field(512, ge=16)
-    steps: int = Field(50, ge=1)
-    guidance: float = 6.0
-    shift: float = Field(7.0, gt=0)
-    fps: float = Field(24.0, gt=0)
-
-    @field_validator("variants")
-    @classmethod
-    def _variants(cls, texts: list[str]) -> list[str]:
-        for text in texts:
-            variants.parse(text)
-        if len(set(texts)) < len(texts):
-            raise ValueError("a variant came twice")
-        return texts
-
-    @model_validator(mode="after")
-    def _sizes(self) -> "GenerateConfig":
-        if self.frames % 4 != 1:
-            raise ValueError(f"frames {self.frames} is not 4k+1")
-        if self.height % 16 or self.width % 16:
-            raise ValueError(f"height {self.height} and width {self.width} must be multiples of 16")
-        return self
-
-
-class EvaluateConfig(Section):
-    """Who judges. `measures` needs no weights; `videoscore` is the paper's judge."""
-
-    judges: list[Literal["measures", "videoscore"]] = ["measures"]
-    videoscore: ModelRef | None = None
-    videoscore_prompt_sha256: str = "49b386d9ea3003760c983cc258cf4211faf858d58191f95fcfacdf68a8fed2c0"
-    videoscore_max_frames: int = Field(16, ge=1)
 
 
 class Recipe(Section):

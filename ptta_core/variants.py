@@ -73,7 +73,7 @@ def branch_names(gate: str, branches: int, labels: Sequence[str]) -> list[str]:
 
 
 def forms(formats: Sequence[str], asked: Sequence[str], names: Sequence[str]) -> list[Form]:
-    """The plain LoRA files of formats and of the variants asked for, each once. Raises ValueError for other branches."""
+    """The files of formats and of the variants asked for, each once. Raises ValueError for other branches."""
     found = [form for text in dict.fromkeys([*of_formats(formats, names), *asked]) if (form := parse(text))]
     for form in found:
         form.weights(names)

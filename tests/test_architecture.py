@@ -31,11 +31,12 @@ HOMES = {
 }
 # places that may import an engine inside a function: a worker's constructor sets torch's threads
 LAZY_HOMES = {"torch": ("ptta_core/stages/",)}
-HEAVY = ("torch", "torchvision", "cv2", "ray", "lancedb", "lance", "diffusers", "transformers", "av")
+HEAVY = ("torch", "torchvision", "cv2", "ray", "lancedb", "lance", "diffusers", "transformers", "peft", "av")
 
 # imports run downwards only; ptta_core modules that are not named here are on the floor of memo
 FLOORS = [
-    ("ids", "whole", "rows", "expression", "variants", "placements", "config", "video", "buckets", "cartoon"),
+    ("ids", "whole", "rows", "expression", "variants", "placements", "section", "judged_config", "config", "video",
+     "buckets", "cartoon"),
     ("models", "fleet", "cluster", "store", "lease"),
     ("memo", "view"), ("training", "report"), ("stages", "ops"), ("tasks",), ("flows",),
 ]  # fmt: skip
