@@ -12,8 +12,8 @@ from flows import deciding, verbs
 
 # Errors whose message tells a person what to do, by name: importing them here would make `--help` slow.
 TOLD = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
-        "NotFinite", "Diverged", "RouterCollapsed", "DatasetError", "CheckpointError", "NotSaved", "ServerError",
-        "VideoError", "Combed"}  # fmt: skip
+        "NotFinite", "Diverged", "RouterCollapsed", "DatasetError", "CheckpointError", "NotSaved", "ExportDiffers",
+        "ServerError", "VideoError", "Combed"}  # fmt: skip
 STAGES = ("gather", "split", "score", "select", "caption", "admit", "encode", "train", "generate", "evaluate")
 
 

@@ -126,7 +126,7 @@ def export(parsed: argparse.Namespace) -> int:
     from ptta_core.ops import export as ops
 
     formats = tuple(parsed.format) or ("native", "diffusers")
-    made = ops.adapter(parsed.workspace, parsed.id, formats, ops.parse_mix(parsed.mix), parsed.out)
+    made = ops.adapter(parsed.workspace, parsed.id, formats, parsed.mix, parsed.out)
     print(ops.as_text(made))
     return 0
 

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ptta_core import placements, variants
 from ptta_core.clips_config import AdmitConfig, CaptionConfig, EncodeConfig
+from ptta_core.judged_config import EvaluateConfig, GenerateConfig
 from ptta_core.section import NOT_RESULT, ConfigError, ModelRef, Section
 from ptta_core.site import PreviewWorker, RaySite, Site, TrainWorkers, Workers  # noqa: F401  (most ask for them here)
 
@@ -145,7 +147,7 @@ class TrainConfig(Section):
     lora_alpha: float = Field(16.0, gt=0)
     branches: int = Field(4, ge=1)
     gate: Literal["token", "sample", "label", "static"] = "token"
-    placement: Literal["non_attention", "attention", "all"] = "non_attention"
+    placement: str = "non_attention"  # see placements.py: a name, or "regex:..."
     learning_rate: float = Field(2e-5, gt=0)
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit: its moments in a quarter of the memory
     epochs: int = Field(2, ge=1)
@@ -161,9 +163,12 @@ class TrainConfig(Section):
     temporal_loss_weight: float = Field(0.0, ge=0)  # of the error in how the velocity changes between latent frames
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the exported average of the weights; 0 exports the last weights
     holdout_share: float = Field(0.0, ge=0, le=0.5)  # of the latents, by whole sources: never learned, only measured
-    # an adapter to go on from: a file, our own or a plain LoRA with diffusers' names, or one of the workspace: an id, a
-    # name, or last
+    # an adapter to go on from: a file, our own or a plain LoRA with the names of diffusers or ComfyUI, or one of the
+    # workspace: an id, a name, or last
     init_from: str | None = None
+    # plain LoRA files beside the adapter, each loaded again and compared; another list trains nothing again
+    export: Annotated[list[Literal["diffusers", "comfyui", "branches"]], Field(json_schema_extra=NOT_RESULT)] = [
+        "diffusers", "comfyui"]  # fmt: skip
     seed: int = Field(0, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 50  # steps; held-out loss as often
     keep_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_RESULT)] = None  # steps; for ever, also older
@@ -177,6 +182,12 @@ class TrainConfig(Section):
     stop_on_collapse: Annotated[float, Field(ge=0, lt=1, json_schema_extra=NOT_RESULT)] = 0.02  # evenness; 0: never
     stop_after: Annotated[int, Field(ge=1, json_schema_extra=NOT_RESULT)] = 20  # steps in a row
 
+    @field_validator("placement")
+    @classmethod
+    def _placement(cls, text: str) -> str:
+        placements.parse(text)
+        return text
+
     @model_validator(mode="after")
     def _supervised(self) -> "TrainConfig":
         asked = [name for name in ("router_label_weight", "balance_weight") if getattr(self, name)]
@@ -184,40 +195,6 @@ class TrainConfig(Section):
             raise ValueError(f"{asked[0]} needs a router that reads the clip: gate token or sample, 2 or more "
                              f"branches, not {self.gate} and {self.branches}")  # fmt: skip
         return self
-
-
-class GenerateConfig(Section):
-    """What is generated to judge by: the same prompts and seeds for base and adapter."""
-
-    prompts: str | list[str] = "animation-20"  # a list, a file, or a name in deployments/prompts
-    limit: int | None = Field(None, ge=1)  # the first prompts only
-    seeds: list[int] = [0]
-    variants: list[Literal["base", "adapter"]] = ["base", "adapter"]
-    adapter: str | None = None  # another one than the recipe trains: a file, an id or a name in the workspace, or last
-    frames: int = Field(33, ge=1)
-    height: int = Field(512, ge=16)
-    width: int = Field(512, ge=16)
-    steps: int = Field(50, ge=1)
-    guidance: float = 6.0
-    shift: float = Field(7.0, gt=0)
-    fps: float = Field(24.0, gt=0)
-
-    @model_validator(mode="after")
-    def _sizes(self) -> "GenerateConfig":
-        if self.frames % 4 != 1:
-            raise ValueError(f"frames {self.frames} is not 4k+1")
-        if self.height % 16 or self.width % 16:
-            raise ValueError(f"height {self.height} and width {self.width} must be multiples of 16")
-        return self
-
-
-class EvaluateConfig(Section):
-    """Who judges. `measures` needs no weights; `videoscore` is the paper's judge."""
-
-    judges: list[Literal["measures", "videoscore"]] = ["measures"]
-    videoscore: ModelRef | None = None
-    videoscore_prompt_sha256: str = "49b386d9ea3003760c983cc258cf4211faf858d58191f95fcfacdf68a8fed2c0"
-    videoscore_max_frames: int = Field(16, ge=1)
 
 
 class Recipe(Section):
@@ -249,6 +226,19 @@ class Recipe(Section):
             raise ValueError(f"{reads[0]} takes one label a branch: train.branches is {train.branches}, caption.labels "
                              f"{len(labels)} ({', '.join(labels)}); set train.branches={len(labels)} or name "
                              f"{train.branches} labels")  # fmt: skip
+        return self
+
+    def exports(self) -> list[variants.Form]:
+        """The plain LoRA files that are made of the adapter: train.export's, and what generate.variants needs.
+
+        Raises ValueError for a branch that the adapter will not have.
+        """
+        names = variants.branch_names(self.train.gate, self.train.branches, self.caption.labels)
+        return variants.forms(self.train.export, self.generate.variants, names)
+
+    @model_validator(mode="after")
+    def _branches(self) -> "Recipe":
+        self.exports()
         return self
 
     def models(self) -> dict[str, ModelRef]:

@@ -198,6 +198,21 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Export:
+    """An adapter as a plain LoRA file for other tools, loaded again and compared with the adapter."""
+
+    export_id: str  # hash of the file's bytes
+    adapter_id: str
+    variant: str  # adapter:diffusers | adapter:comfyui | branch:NAME | mix:NAME=SHARE,NAME=SHARE
+    path: str  # relative to the workspace
+    mix: str  # JSON object branch -> share, mean over layers
+    loader: str  # what read the file: diffusers and its version, or ptta
+    error: float  # of the velocity beside the adapter's, over the adapter's effect: 0 the same .. 1 like no adapter
+    output_error: float  # of the velocity beside the adapter's under the file's gates, relative: rounding only
+    note: str
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimiser step of a training run."""
 
@@ -271,7 +286,7 @@ class Generation:
     """A generated video: a file in the workspace."""
 
     generation_id: str
-    variant: str  # base | adapter
+    variant: str  # base | adapter | one of exports
     adapter_id: str  # "" for the base
     prompt: str
     seed: int
@@ -368,7 +383,7 @@ class Run:
 NOUNS: dict[str, type] = {
     "files": File, "sources": Source, "clips": Clip, "scores": Score, "thumbnails": Thumbnail,
     "embeddings": Embedding, "selection": Selected, "captions": Caption, "admissions": Admission, "latents": Latent,
-    "decoded": Decoded, "adapters": Adapter,
+    "decoded": Decoded, "adapters": Adapter, "exports": Export,
     "steps": Step, "routers": Router, "held_out": HeldOut, "previews": Preview,
     "generations": Generation, "verdicts": Verdict,
     "failures": Failure, "done": Done, "fingerprints": Fingerprint, "edits": Edit, "runs": Run,

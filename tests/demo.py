@@ -7,7 +7,7 @@ from ptta_core.ops import report, runs
 from ptta_core.view import Options, View
 
 IN_PROCESS = {"site.split.count": 0, "site.score.count": 0, "site.train.count": 1, "train.epochs": 2,
-              "train.preview_share": 100.0}  # fmt: skip
+              "train.preview_share": 100.0, "train.export": []}  # fmt: skip
 
 
 def open_demo(workspace: Path, videos: Path, options: Options | None = None, **overrides) -> View:

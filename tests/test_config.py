@@ -147,7 +147,8 @@ def test_sections_are_frozen() -> None:
         (ScoreConfig, {"thumbnail_px"}),
         (
             TrainConfig,
-            {"checkpointing", "checkpoint_every", "keep_every", "stop_on_divergence", "stop_on_collapse", "stop_after"},
+            {"checkpointing", "checkpoint_every", "keep_every", "export", "stop_on_divergence", "stop_on_collapse",
+             "stop_after"},
         ),
         (SplitConfig, set()),
     ],

@@ -153,71 +153,6 @@ def test_a_mix_needs_a_weight_a_branch(base: str, tmp_path: Path) -> None:
         lora_files.gates(tmp_path / "a.safetensors", [0.5, 0.5])
 
 
-# --------------------------------------------------------------------------------------- going on from a file
-
-
-def fresh(base: str, gate: str, rank: int = 2, branches: int = 3, placement: str = "non_attention") -> Any:
-    model = hunyuan.load_transformer(base, dtype="float32")
-    settings = {"rank": rank, "alpha": 6.0, "branches": branches, "gate": gate, "placement": placement}
-    hydralora.inject(model, **settings, seed=9)  # type: ignore[arg-type]
-    return model
-
-
-@pytest.mark.parametrize("gate", ["token", "sample", "label", "static"])
-def test_training_may_go_on_from_a_plain_lora_in_every_branch(base: str, tmp_path: Path, gate: str) -> None:
-    adapter(base, tmp_path / "a.safetensors", "static")
-    mixes = lora_files.gates(tmp_path / "a.safetensors")
-    assert mixes
-    lora_files.write(tmp_path / "l.safetensors",
-                     lora_files.diffusers_keys(lora_files.merged(tmp_path / "a.safetensors", mixes)), {})  # fmt: skip
-    pipe = pipeline(base)
-    pipe.load_lora_weights(str(tmp_path / "l.safetensors"))
-    model = fresh(base, gate, rank=3, placement="all")
-    lora_files.start_from(model, tmp_path / "l.safetensors")
-    hydralora.set_condition(model, torch.tensor([MIX]), torch.ones(1, tiny.POOLED_WIDTH))
-    torch.testing.assert_close(velocity(model), velocity(pipe.transformer), atol=2e-5, rtol=1e-4)
-    layer = hydralora.layers(model)["transformer_blocks.0.ff.net.2"]
-    layer(torch.randn(1, 5, layer.in_features)).square().sum().backward()
-    first, *others = layer.lora_B.grad.unflatten(1, (3, 3)).unbind(1)
-    assert all((first - other).abs().max() > 1e-3 * first.abs().max() for other in others)  # branches come apart
-
-
-def test_going_on_from_a_native_file_needs_equal_settings(base: str, tmp_path: Path) -> None:
-    model = adapter(base, tmp_path / "a.safetensors", "token")
-    again = fresh(base, "token")
-    lora_files.start_from(again, tmp_path / "a.safetensors")
-    assert torch.equal(velocity(again), velocity(model))
-    with pytest.raises(ValueError, match="the model has one of"):
-        lora_files.start_from(fresh(base, "token", rank=4), tmp_path / "a.safetensors")
-
-
-def test_a_file_of_diffusers_own_making_is_read_with_its_scale(base: str, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model_state_dict
-
-    pipe = pipeline(base)
-    targets = [f"transformer_blocks.{number}.ff.net.2" for number in (0, 1)]
-    pipe.transformer.add_adapter(LoraConfig(r=2, lora_alpha=6, target_modules=targets, init_lora_weights=False))
-    expected = velocity(pipe.transformer)
-    weights, told = get_peft_model_state_dict(pipe.transformer), pipe.transformer.peft_config["default"].to_dict()
-    pipe.save_lora_weights(tmp_path, weights, weight_name="own.safetensors", transformer_lora_adapter_metadata=told)
-    model = fresh(base, "token")
-    lora_files.start_from(model, tmp_path / "own.safetensors")
-    torch.testing.assert_close(velocity(model), expected, atol=2e-5, rtol=1e-4)
-
-
-def test_a_lora_that_does_not_fit_is_refused(base: str, tmp_path: Path) -> None:
-    name = "transformer_blocks.0.attn.to_q"
-    pair = {name: (torch.zeros(2, 32), torch.zeros(32, 2))}
-    lora_files.write(tmp_path / "l.safetensors", lora_files.diffusers_keys(pair), {})
-    with pytest.raises(ValueError, match=r"to_q.*train.placement"):
-        lora_files.start_from(fresh(base, "token"), tmp_path / "l.safetensors")
-    with pytest.raises(ValueError, match=r"rank 2, .*does not fit into rank 1"):
-        lora_files.start_from(fresh(base, "token", rank=1, placement="all"), tmp_path / "l.safetensors")
-    save_file({"something": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="neither an adapter of ours nor a plain LoRA"):
-        lora_files.start_from(fresh(base, "token"), tmp_path / "other.safetensors")
-
-
 # --------------------------------------------------------------------------------------------- calibration
 
 
@@ -243,17 +178,42 @@ def test_the_mean_gate_of_a_token_adapter_is_the_mean_over_its_samples(base: str
     assert gates["transformer_blocks.0.ff.net.0.proj"] == pytest.approx(by_hand, abs=1e-5)
 
 
+def compared(base: str, path: Path, run: Path, mixes: Any, form: Any = lora_files.diffusers_keys) -> calibrate.Compared:
+    pairs = lora_files.merged(path, mixes)
+    lora_files.write(run.with_suffix(".safetensors"), form(pairs), {})
+    return probe(base, path, run).compare(run.with_suffix(".safetensors"), pairs, mixes)
+
+
 def test_the_error_of_a_mean_gate_is_measured_against_the_adapters_effect(base: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
+    path, run = tmp_path / "a.safetensors", tmp_path / "run"
     model = adapter(base, path, "token")
-    mixes = probe(base, path, tmp_path / "run").mean_gates()
-    error = probe(base, path, tmp_path / "run").error(lora_files.merged(path, mixes))
-    assert 0.01 < error < 1
-    one_branch = dict.fromkeys(mixes, (1.0, 0.0, 0.0))
-    assert probe(base, path, tmp_path / "run").error(lora_files.merged(path, one_branch)) > error
-    nothing = dict.fromkeys(mixes, (0.0, 0.0, 0.0))
-    assert probe(base, path, tmp_path / "run").error(lora_files.merged(path, nothing)) == pytest.approx(1, abs=1e-4)
+    mixes = probe(base, path, run).mean_gates()
+    mean = compared(base, path, run, mixes)
+    assert 0.01 < mean.error < 1 and mean.output_error < 1e-5 and mean.weight_error < 1e-6
+    assert mean.loader.startswith("diffusers 0.")
+    read_by_us = compared(base, path, run, mixes, lora_files.comfyui_keys)  # too narrow for diffusers' own reading
+    assert read_by_us.loader == "ptta" and read_by_us.error == pytest.approx(mean.error, rel=1e-3)
+    assert compared(base, path, run, dict.fromkeys(mixes, (1.0, 0.0, 0.0))).error > mean.error
+    nothing = compared(base, path, run, dict.fromkeys(mixes, (0.0, 0.0, 0.0)))
+    assert nothing.error == pytest.approx(1, abs=1e-4)
     for layer in hydralora.layers(model).values():  # equal branches: the gate does not matter, any mix is exact
         layer.lora_B.data = layer.lora_B.data[:, :2].repeat(1, 3)
     hydralora.save_adapter(path, model, {})
-    assert probe(base, path, tmp_path / "run").error(lora_files.merged(path, mixes)) < 1e-4
+    assert compared(base, path, run, mixes).error < 1e-4
+
+
+def test_a_file_that_computes_something_else_is_found_out(base: str, tmp_path: Path) -> None:
+    path, run = tmp_path / "a.safetensors", tmp_path / "run"
+    adapter(base, path, "static")
+    mixes = lora_files.gates(path)
+    assert mixes
+    pairs = lora_files.merged(path, mixes)
+    one = probe(base, path, run)
+    keys = lora_files.diffusers_keys(pairs)
+    first, *_, last = sorted(keys)
+    for wrong in (keys | {first: keys[first] * 1.001}, {k: v for k, v in keys.items() if k[:-14] != last[:-14]}):
+        lora_files.write(tmp_path / "wrong.safetensors", wrong, {})
+        assert one.compare(tmp_path / "wrong.safetensors", pairs, mixes).weight_error > 1e-4
+    lora_files.write(tmp_path / "right.safetensors", keys, {})
+    right = one.compare(tmp_path / "right.safetensors", pairs, mixes)  # the model is as it was, whatever was loaded
+    assert right.weight_error < 1e-6 and right.error < 1e-5

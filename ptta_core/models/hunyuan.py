@@ -300,18 +300,19 @@ class Generator:
             self.prompts.update(zip(new, encoder(new)))
 
     def use(self, adapter: str) -> None:
-        """Generate with the adapter in this file from now on; "" for the base model."""
+        """Generate with the adapter in this file from now on, native or a plain LoRA; "" for the base model."""
         if not adapter and not self.adapter:
             return
-        from ptta_core.models import hydralora
+        from ptta_core.models import hydralora, lora_reading
 
         transformer = self.pipeline.transformer
         if adapter and adapter != self.adapter:
-            if self.adapter:  # adapters may sit at different places: begin from a clean transformer
-                self.pipeline.transformer = None
-                transformer = self.load()
-                self.pipeline.transformer = transformer
-            hydralora.load_adapter(adapter, transformer)
+            try:
+                lora_reading.use(transformer, adapter)
+            except BaseException:
+                hydralora.remove(transformer)
+                self.adapter = ""
+                raise
             self.adapter = adapter
         hydralora.set_enabled(transformer, bool(adapter))
 

@@ -15,14 +15,15 @@ Where w comes from: `token` softmax(R x), a gate a token; `sample` softmax(R p),
 `label` the clip's label distribution itself; `static` softmax of learned logits. With N = 1 there is no gate and this
 is LoRA. Formulas: HydraLoRA, arXiv 2404.19245, section 3; LoRA, arXiv 2106.09685, section 4.1.
 
-A and R are applied in one product, so that x is read once, and all B in another: the B are stored side by side with
-d_out first, which is the dimension that sharding cuts. The adapter is float32 whatever the base is.
+A and R are applied in one product, so that x is read once. All B are applied in another, which adds into W0 x in place:
+y is by far the largest tensor, and no second one like it is made. Where one gate holds for all tokens, sum_i w_i B_i is
+formed first, and the products are those of plain LoRA. The B are stored side by side with d_out first, which is the
+dimension that sharding cuts. The adapter is float32 whatever the base is.
 """
 
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,23 +36,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from ptta_core import ids
+from ptta_core.models.placement import TEXT_ONLY, target_names, unread_inputs
 from ptta_core.whole import write_whole
 
 GATES = ("token", "sample", "label", "static")
 HEADER_KEY = "ptta_adapter"  # one key only: safetensors writes several in no fixed order
 CONFIG_KEYS = ("rank", "alpha", "branches", "gate", "placement")
 STATIC_LOGIT_STD = 0.1  # equal gates and zero B would keep the branches equal for ever
-
-# Whole names: "proj_out" alone is the final head too, "linear" alone is modulation too. A single block's proj_out
-# reads [attention | MLP] side by side; it counts as MLP here, as in the paper's "linear layers, not attention".
-PLACEMENTS = {
-    "non_attention": r"transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2)"
-    r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)",
-    "attention": r"transformer_blocks\.\d+\.attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
-    r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]",
-}
-TEXT_ONLY = re.compile(r"\.ff_context\.|\.add_[qkv]_proj$|\.to_add_out$")
-PLACEMENTS["all"] = f"{PLACEMENTS['non_attention']}|{PLACEMENTS['attention']}"
 
 
 class GateStats(NamedTuple):
@@ -65,17 +56,20 @@ class HydraLinear(nn.Module):
     """A frozen nn.Linear with a HydraLoRA beside it; takes and gives what the Linear does, at any rank.
 
     rank: r. alpha: the adapter is scaled by alpha / r. branches: N. gate: see the module. pooled_dim: width of the
-    pooled text embedding, for the sample gate only. generator: draws A and the router; B is zero, so a new adapter
-    changes nothing. Raises ValueError for settings outside these.
+    pooled text embedding, for the sample gate only. unread: how many of the first inputs A and R leave out; they are
+    that much narrower. generator: draws A and the router; B is zero, so a new adapter changes nothing. The output of
+    `base` is added to in place: nobody else may hold it. Raises ValueError for settings outside these.
     """
 
     condition: Tensor | None  # sample: pooled [B,P]; label: labels [B,N]; None: all branches alike
+    mix: Tensor | None  # [N]: in place of the gate, see set_mix
+    unmerged: Tensor | None  # the base's own weight while the adapter is merged into it, see merging.py
     stats: Tensor | None  # [N+1]: mean gate, then entropy in nats
     live_gate: Tensor | None  # [N]: mean gate of the first `video_tokens` tokens, with its gradient
 
     def __init__(
         self, base: nn.Linear, *, rank: int, alpha: float, branches: int, gate: str = "token", pooled_dim: int = 0,
-        generator: torch.Generator | None = None,
+        unread: int = 0, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if rank < 1 or branches < 1 or gate not in GATES:
@@ -83,13 +77,13 @@ class HydraLinear(nn.Module):
         if gate == "sample" and branches > 1 and pooled_dim < 1:
             raise ValueError("the sample gate needs pooled_dim, the width of the pooled text embedding")
         self.base = base.requires_grad_(False)
-        self.rank, self.alpha, self.branches, self.gate = rank, alpha, branches, gate
+        self.rank, self.alpha, self.branches, self.gate, self.unread = rank, alpha, branches, gate, unread
         self.scale = alpha / rank
         self.enabled, self.collect = True, False
-        self.condition, self.stats, self.live_gate = None, None, None
+        self.condition, self.mix, self.unmerged, self.stats, self.live_gate = None, None, None, None, None
         self.video_tokens = 0  # 0: no live gate is kept
         device = base.weight.device
-        self.lora_A = nn.Parameter(_kaiming(rank, base.in_features, generator).to(device))
+        self.lora_A = nn.Parameter(_kaiming(rank, base.in_features - unread, generator).to(device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, branches * rank, device=device))
         router = self._new_router(pooled_dim, generator)
         self.router = None if router is None else nn.Parameter(router.to(device))
@@ -99,7 +93,7 @@ class HydraLinear(nn.Module):
             return None
         if self.gate == "static":
             return torch.randn(self.branches, generator=generator) * STATIC_LOGIT_STD
-        return _kaiming(self.branches, self.base.in_features if self.gate == "token" else pooled_dim, generator)
+        return _kaiming(self.branches, self.lora_A.shape[1] if self.gate == "token" else pooled_dim, generator)
 
     in_features = property(lambda self: self.base.in_features)
     out_features = property(lambda self: self.base.out_features)
@@ -108,34 +102,68 @@ class HydraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., d_in] to [..., d_out], in the base's dtype. Sample and label gates take dimension 0 as the batch."""
-        out = self.base(x)
-        if not self.enabled:
-            return out
-        by_token = self.gate == "token" and self.router is not None
+        if not self.enabled or self.unmerged is not None:
+            return self.base(x)
+        x_MD = x.reshape(-1, x.shape[-1])
+        out_MD = self.base(x_MD)
+        w = self.fixed_gate()
+        by_token = w is None and self.gate == "token"
         down = torch.cat([self.lora_A, self.router]) if by_token and self.router is not None else self.lora_A
-        h = F.linear(x, down.to(x.dtype))
-        h, logits = h[..., : self.rank], h[..., self.rank :]
+        h_MR = F.linear(x_MD[:, self.unread :], down.to(x.dtype))
+        if w is None:
+            logits_MN = h_MR[:, self.rank :].view(*x.shape[:-1], -1)
+            w = torch.softmax(logits_MN.float(), -1) if by_token else self._gate_a_sample(x)
         if self.branches > 1:
-            w = torch.softmax(logits.float(), -1) if by_token else self._gate_without_x(x)
-            if self.collect:
-                self._keep_stats(w.detach())
-            if self.video_tokens:
-                self.live_gate = w.flatten(1, -2)[:, : self.video_tokens].mean((0, 1))
-            h = (w.to(h.dtype)[..., None] * h[..., None, :]).flatten(-2)  # [..., N*r], small beside x and y
-        return out + F.linear(h * self.scale, self.lora_B.to(h.dtype)).to(out.dtype)
+            self._look(w)
+        h, up = self._gated(w, h_MR[:, : self.rank], x.shape[:-1])
+        # alpha scales inside the product; beta = 1 adds what is there
+        out_MD = out_MD.addmm_(h.to(out_MD.dtype), up.to(out_MD.dtype).t(), alpha=self.scale)
+        return out_MD.view(*x.shape[:-1], -1)
 
-    def _gate_without_x(self, x: Tensor) -> Tensor:
-        """Gates that are not the tokens' own: float32 [N], or [B, 1, ..., N] with one a sample."""
+    def _gated(self, w: Tensor, h_MR: Tensor, lead: torch.Size) -> tuple[Tensor, Tensor]:
+        """What B is applied to, and B: the gates go to the side where they cost least."""
+        if self.branches == 1:
+            return h_MR, self.lora_B
+        if w.dim() == 1:
+            return h_MR, (self.lora_B.unflatten(1, (self.branches, self.rank)) * w[:, None]).sum(1)
+        w_MN = w.expand(*lead, -1).reshape(-1, self.branches).to(h_MR.dtype)
+        return (w_MN[:, :, None] * h_MR[:, None, :]).flatten(1), self.lora_B  # [M, N*r], small beside x and y
+
+    def fixed_gate(self) -> Tensor | None:
+        """The gate where one holds for every input under the present condition: float32 [N]; else None."""
+        device = self.lora_A.device
+        if self.branches == 1:
+            return torch.ones(1, device=device)
+        if self.mix is not None:
+            return self.mix
         if self.gate == "static" and self.router is not None:
             return torch.softmax(self.router.float(), -1)
+        if self.gate == "token":
+            return None
         if self.condition is None:
-            return torch.full((self.branches,), 1.0 / self.branches, device=x.device)
-        if self.condition.shape[0] not in (1, x.shape[0]):
-            raise ValueError(f"a batch of {x.shape[0]} under a gate condition for {self.condition.shape[0]}")
-        w_BN = self.condition.to(x.device).float()
-        if self.router is not None:
-            w_BN = torch.softmax(F.linear(w_BN, self.router.float()), -1)
+            return torch.full((self.branches,), 1.0 / self.branches, device=device)
+        return self._conditioned()[0] if self.condition.shape[0] == 1 else None
+
+    def _conditioned(self) -> Tensor:
+        """float32 [B,N] of a sample or label gate's condition."""
+        assert self.condition is not None
+        w_BN = self.condition.to(self.lora_A.device).float()
+        return w_BN if self.router is None else torch.softmax(F.linear(w_BN, self.router.float()), -1)
+
+    def _gate_a_sample(self, x: Tensor) -> Tensor:
+        """float32 [B, 1, ..., N]."""
+        w_BN = self._conditioned()
+        if w_BN.shape[0] != x.shape[0]:
+            raise ValueError(f"a batch of {x.shape[0]} under a gate condition for {w_BN.shape[0]}")
         return w_BN.view(w_BN.shape[0], *[1] * (x.dim() - 2), self.branches)
+
+    def _look(self, w: Tensor) -> None:
+        """Keep what was asked for of the gates [N] or [B, ..., N]."""
+        if self.collect:
+            self._keep_stats(w.detach())
+        if self.video_tokens:
+            w = w.view(1, 1, -1) if w.dim() == 1 else w
+            self.live_gate = w.flatten(1, -2)[:, : self.video_tokens].mean((0, 1))
 
     @torch.no_grad()
     def _keep_stats(self, w: Tensor) -> None:
@@ -153,21 +181,6 @@ def _kaiming(rows: int, columns: int, generator: torch.Generator | None) -> Tens
 
 
 # --------------------------------------------------------------------------------------------- into a model
-
-
-def target_names(transformer: nn.Module, placement: str) -> list[str]:
-    """The Linears of a HunyuanVideo transformer that `placement` means, sorted.
-
-    placement: "non_attention" (160 in the published model), "attention" (280) or "all". Embedders, modulation and the
-    final head are never among them. Raises ValueError for another placement, or when nothing is hit.
-    """
-    if placement not in PLACEMENTS:
-        raise ValueError(f"placement {placement!r}; choices: {', '.join(PLACEMENTS)}")
-    pattern = re.compile(PLACEMENTS[placement])
-    linears = (name for name, module in transformer.named_modules() if isinstance(module, nn.Linear))
-    if not (names := sorted(name for name in linears if pattern.fullmatch(name))):
-        raise ValueError(f"placement {placement!r} hits no Linear of {type(transformer).__name__}")
-    return names
 
 
 def inject(
@@ -188,6 +201,7 @@ def inject(
         base: Any = transformer.get_submodule(name)
         layer = HydraLinear(
             base, rank=rank, alpha=alpha, branches=branches, gate=gate, pooled_dim=pooled_dim,
+            unread=unread_inputs(placement, name, base.out_features),
             generator=torch.Generator("cpu").manual_seed(_seed_of(seed, name)),
         )  # fmt: skip
         transformer.set_submodule(name, layer.train(base.training))
@@ -205,10 +219,41 @@ def layers(model: nn.Module) -> dict[str, HydraLinear]:
     return {name: one for name, one in sorted(model.named_modules()) if isinstance(one, HydraLinear)}
 
 
+def remove(model: nn.Module) -> None:
+    """Take the adapter out, so that another one can be put in; the base's Linears are back in their places."""
+    for name, layer in _free(model).items():
+        model.set_submodule(name, layer.base)
+    if hasattr(model, "ptta_adapter"):
+        del model.ptta_adapter
+
+
 def set_enabled(model: nn.Module, enabled: bool) -> None:
     """The adapter on, or off: then the model computes exactly what it did without one."""
-    for layer in layers(model).values():
+    for layer in _free(model).values():
         layer.enabled = enabled
+
+
+def set_mix(model: nn.Module, mixes: Mapping[str, Sequence[float]] | None) -> None:
+    """Weights of the branches by layer, in place of whatever gate, until the next call; None gives the gates back.
+
+    Raises ValueError for other layers than the model's, or another number of weights than branches.
+    """
+    own = _free(model)
+    if mixes is not None and mixes.keys() != own.keys():
+        raise ValueError(f"mixes for {len(mixes)} layers, not for the {len(own)} of the adapter")
+    for name, layer in own.items():
+        weights = None if mixes is None else torch.tensor(list(mixes[name]), device=layer.lora_A.device)
+        if weights is not None and weights.shape != (layer.branches,):
+            raise ValueError(f"{name}: {weights.numel()} weights for {layer.branches} branches")
+        layer.mix = weights
+
+
+def _free(model: nn.Module) -> dict[str, HydraLinear]:
+    """`layers`, where nothing stands in the way of changing what they compute. Raises ValueError while merged."""
+    found = layers(model)
+    if any(layer.unmerged is not None for layer in found.values()):
+        raise ValueError("the adapter is merged into the base: unmerge it first")
+    return found
 
 
 def set_condition(model: nn.Module, labels_BN: Tensor | None = None, pooled_BP: Tensor | None = None) -> None:
@@ -218,7 +263,7 @@ def set_condition(model: nn.Module, labels_BN: Tensor | None = None, pooled_BP: 
     reads, its branches count alike (1/N each). Keep it set until backward is done where activations are checkpointed.
     Token and static gates ignore it. Raises ValueError for a wrong width.
     """
-    for name, layer in layers(model).items():
+    for name, layer in _free(model).items():
         if layer.gate not in ("sample", "label") or layer.branches == 1:
             continue
         given = labels_BN if layer.gate == "label" else pooled_BP
@@ -346,7 +391,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy a state into the adapter. Raises ValueError naming what is missing, unexpected or of another shape."""
+    """Copy a state into the adapter. Raises ValueError naming what is missing, unexpected or of another shape.
+
+    Not while it is merged.
+    """
+    _free(model)
     own = _named(model)
     wrong = {
         "missing": sorted(own.keys() - state.keys()),

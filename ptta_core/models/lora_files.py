@@ -7,20 +7,19 @@ diffusers' names are "transformer.MODULE.lora_A.weight" and ".lora_B.weight". Co
 own code, which keeps q, k and v, and in single blocks the MLP too, in one matrix: there several pairs become one.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.nn import functional as F
 
 from ptta_core import ids
-from ptta_core.models.hydralora import HEADER_KEY as NATIVE_KEY
-from ptta_core.models.hydralora import layers, load_adapter, read_config
+from ptta_core.models.hydralora import read_config
+from ptta_core.models.placement import unread_inputs
 from ptta_core.whole import write_whole
 
 HEADER_KEY = "ptta_lora"  # one key only: safetensors writes several in no fixed order
@@ -43,6 +42,7 @@ _SINGLE = {
     "proj_out": ("linear2", None),
 }  # fmt: skip
 _MODULE = re.compile(r"(single_transformer_blocks|transformer_blocks)\.(\d+)\.(.+)")
+_ORIGINAL = re.compile(r"(single|double)_blocks\.(\d+)\.(.+)")
 
 
 # ------------------------------------------------------------------------------------------------- pairs
@@ -82,7 +82,8 @@ def merged(path: str | Path, mixes: Mixes) -> Pairs:
         B_DNR = state[f"{name}.lora_B"].unflatten(1, (config["branches"], config["rank"]))
         weights_N = torch.tensor(list(mix), dtype=torch.float64)
         B_DR = torch.einsum("dnr,n->dr", B_DNR.double(), weights_N) * (config["alpha"] / config["rank"])
-        pairs[name] = state[f"{name}.lora_A"].float(), B_DR.float().contiguous()
+        unread = unread_inputs(config["placement"], name, B_DR.shape[0])
+        pairs[name] = F.pad(state[f"{name}.lora_A"].float(), (unread, 0)), B_DR.float().contiguous()
     return pairs
 
 
@@ -130,6 +131,20 @@ def _original(name: str) -> tuple[str, int | None]:
     return f"{'single' if table is _SINGLE else 'double'}_blocks.{match[2]}.{module}", block
 
 
+def parts_of(original: str, width: int, height: int) -> dict[str, int] | None:
+    """diffusers' modules in one of HunyuanVideo's own matrices, in order, with the rows of each; None for other names.
+
+    width: columns of the matrix, height: its rows.
+    """
+    match = _ORIGINAL.fullmatch(original)
+    if match is None:
+        return None
+    table, block = (_SINGLE, "single_") if match[1] == "single" else (_DUAL, "")
+    found = [name for name, (module, _) in table.items() if module == match[3]]
+    rows = [width] * (len(found) - 1) + [height - width * (len(found) - 1)]  # q, k and v are as high as wide
+    return {f"{block}transformer_blocks.{match[2]}.{name}": many for name, many in zip(found, rows)} or None
+
+
 def _stacked(parts: dict[int | None, tuple[Tensor, Tensor]], blocks: int) -> tuple[Tensor, Tensor]:
     """One pair for a matrix made of row blocks (q, k, v of equal height, then perhaps the MLP)."""
     if None in parts:
@@ -148,62 +163,12 @@ def _stacked(parts: dict[int | None, tuple[Tensor, Tensor]], blocks: int) -> tup
 
 def _padded(A_RD: Tensor, B_DR: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     more = rank - A_RD.shape[0]
-    return torch.nn.functional.pad(A_RD, (0, 0, 0, more)), torch.nn.functional.pad(B_DR, (0, more))
+    return F.pad(A_RD, (0, 0, 0, more)), F.pad(B_DR, (0, more))
 
 
 def _hidden(pairs: Pairs) -> int:
     """The model's width: the least side of any adapted matrix."""
     return min(min(A.shape[1], B.shape[0]) for A, B in pairs.values())
-
-
-# ------------------------------------------------------------------------------------------ going on from one
-
-
-@torch.no_grad()
-def start_from(model: torch.nn.Module, path: str | Path) -> None:
-    """Let the model's new adapter compute what the adapter in this file computes; it may then be trained on.
-
-    A native file needs equal settings. A plain LoRA (diffusers' names) goes into every branch: gates sum to 1, so any
-    gate gives its output, and since gates differ, so do the branches' gradients. A lower rank is filled up with the
-    new adapter's own A and zero B; Linears that the LoRA does not know begin as new. Raises ValueError.
-    """
-    with safe_open(str(path), framework="pt") as file:
-        header = file.metadata() or {}
-    if NATIVE_KEY in header:
-        load_adapter(path, model)
-        return
-    own, pairs = layers(model), read_pairs(path)
-    if lost := sorted(pairs.keys() - own.keys()):
-        raise ValueError(f"{path} adapts {', '.join(lost[:3])} and {len(lost)} Linears in all that train.placement "
-                         "leaves alone")  # fmt: skip
-    for name, (A_RD, B_DR) in pairs.items():
-        layer, rank = own[name], A_RD.shape[0]
-        if rank > layer.rank or A_RD.shape[1] != layer.in_features or B_DR.shape[0] != layer.out_features:
-            raise ValueError(f"{path}, {name}: rank {rank}, {A_RD.shape[1]} -> {B_DR.shape[0]} does not fit into rank "
-                             f"{layer.rank}, {layer.in_features} -> {layer.out_features}")  # fmt: skip
-        layer.lora_A[:rank] = A_RD
-        layer.lora_B.unflatten(1, (layer.branches, layer.rank))[..., :rank] = (B_DR / layer.scale)[:, None]
-
-
-def read_pairs(path: str | Path) -> Pairs:
-    """The pairs of a plain LoRA file with diffusers' names, float32, its scale in B. Raises ValueError for others."""
-    state = load_file(str(path))
-    with safe_open(str(path), framework="pt") as file:
-        told = json.loads((file.metadata() or {}).get("lora_adapter_metadata") or "{}")
-    settings = {key.removeprefix("transformer."): value for key, value in told.items()}
-    if settings.get("alpha_pattern") or settings.get("rank_pattern") or settings.get("use_rslora"):
-        raise ValueError(f"{path}: a LoRA whose scale differs from Linear to Linear cannot be read")
-    scale = settings["lora_alpha"] / settings["r"] if {"lora_alpha", "r"} <= settings.keys() else 1.0
-    pairs: Pairs = {}
-    for key in sorted(state):
-        name, sign, rest = key.removeprefix("transformer.").partition(".lora_A")
-        if sign:
-            B_DR = state[f"{key.removesuffix(f'.lora_A{rest}')}.lora_B{rest}"]
-            pairs[name] = state[key].float(), B_DR.float() * scale
-    if not pairs or len(pairs) * 2 != len(state):
-        raise ValueError(f"{path} is neither an adapter of ours nor a plain LoRA with names like "
-                         "transformer.MODULE.lora_A.weight")  # fmt: skip
-    return pairs
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -16,7 +16,9 @@ from ptta_core.memo import Outcome, StageError, now
 from ptta_core.ops import cards, fates, runs, show, watching
 from ptta_core.report import ReportData, write_report
 from ptta_core.report.data import (
+    ExportRow,
     FailureRow,
+    FormRow,
     GenerationPair,
     LabelRow,
     LayerRow,
@@ -24,8 +26,9 @@ from ptta_core.report.data import (
     StageCount,
     VerdictRow,
 )
-from ptta_core.rows import HeldOut, Preview, Step
+from ptta_core.rows import Export, HeldOut, Preview, Step
 from ptta_core.stages.select import rule_of
+from ptta_core.variants import ADAPTER, BASE
 from ptta_core.view import View
 
 FILMS_BYTES = 8_000_000  # of previews that are read; the others are linked
@@ -33,6 +36,9 @@ FILMS_BYTES = 8_000_000  # of previews that are read; the others are linked
 NOUN = {"gather": "sources", "split": "clips", "score": "scores", "select": "selection", "caption": "captions",
         "admit": "admitted", "encode": "latents", "train": "adapter", "generate": "generations",
         "evaluate": "verdicts"}  # fmt: skip
+
+
+Values = dict[tuple[str, int], float]  # (prompt, seed) -> a judge's value
 
 
 def write(
@@ -94,6 +100,7 @@ def gather(
         times=[{name: row[name] for name in ("step_s", *watching.PHASES)} for row in steps],
         labels=labels, layers=layers, previews=previews(view),
         generations=generations(view, tables["generate"]), verdicts=verdicts(tables["evaluate"]),
+        forms=forms(tables["evaluate"]), exports=exports(view),
         failures=failures(view),
         random_models=[f"{field} = {ref.id}" for field, ref in recipe.models().items() if ref.tiny],
         settings=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -184,32 +191,66 @@ def previews(view: View) -> list[PreviewShot]:
 
 
 def generations(view: View, rows: list[dict[str, Any]]) -> list[GenerationPair]:
-    """Base and adapter side by side for each prompt and seed."""
-    pairs: dict[tuple[str, int], dict[str, Any]] = {}
+    """Base, adapter and its other forms side by side for each prompt and seed."""
+    pairs: dict[tuple[str, int], dict[str, tuple[bytes | None, str | None]]] = {}
     for row in rows:
         path = view.home / row["path"]
         video = path.read_bytes() if path.is_file() else None
-        pairs.setdefault((row["prompt"], row["seed"]), {}).update(
-            {f"{row['variant']}_mp4": video, f"{row['variant']}_href": f"../{row['path']}"})  # fmt: skip
-    return [GenerationPair(prompt, seed, **pairs[prompt, seed]) for prompt, seed in sorted(pairs)]
+        pairs.setdefault((row["prompt"], row["seed"]), {})[row["variant"]] = video, f"../{row['path']}"
+    order = [one for one in view.recipe.generate.variants if one not in (BASE, ADAPTER)]
+    found = []
+    for prompt, seed in sorted(pairs):
+        films = pairs[prompt, seed]
+        base, adapter = films.get(BASE, (None, None)), films.get(ADAPTER, (None, None))
+        more = tuple((one, *films[one]) for one in order if one in films)
+        found.append(GenerationPair(prompt, seed, *base, *adapter, more))
+    return found
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[VerdictRow]:
     """Means a dimension over the pairs that both variants have."""
-    values: dict[tuple[str, str], dict[str, dict[tuple[str, int], float]]] = {}
-    for row in rows:
-        by_variant = values.setdefault((row["judge"], row["dimension"]), {"base": {}, "adapter": {}})
-        by_variant[row["variant"]][row["prompt"], row["seed"]] = row["value"]
     found = []
-    for (judge, dimension), by_variant in sorted(values.items()):
-        base, adapter = _mean(by_variant["base"]), _mean(by_variant["adapter"])
-        shared = by_variant["base"].keys() & by_variant["adapter"].keys()
-        gap = _mean({pair: by_variant["adapter"][pair] - by_variant["base"][pair] for pair in shared})
-        found.append(VerdictRow(dimension, base, adapter, gap, len(shared), judge))
+    for (judge, dimension), by_variant in _by_variant(rows):
+        base, adapter = by_variant.get(BASE, {}), by_variant.get(ADAPTER, {})
+        gap, n = _gap(adapter, base)
+        found.append(VerdictRow(dimension, _mean(base), _mean(adapter), gap, n, judge))
     return found
 
 
-def _mean(values: dict[Any, float]) -> float | None:
+def forms(rows: list[dict[str, Any]]) -> list[FormRow]:
+    """The same for every other form of the adapter, beside the adapter itself."""
+    found = []
+    for (judge, dimension), by_variant in _by_variant(rows):
+        for variant in sorted(by_variant.keys() - {BASE, ADAPTER}):
+            gap, n = _gap(by_variant[variant], by_variant.get(ADAPTER, {}))
+            found.append(FormRow(variant, judge, dimension, _mean(by_variant[variant]), gap, n))
+    return found
+
+
+def exports(view: View) -> list[ExportRow]:
+    """The plain LoRA files of the run's adapter, in the recipe's order."""
+    order = [form.variant for form in view.recipe.exports()]
+    rows = sorted(_rows(view, "train", Export), key=lambda row: order.index(row["variant"]))
+    return [ExportRow(row["variant"], row["path"], row["error"], row["output_error"], row["loader"], row["note"])
+            for row in rows]  # fmt: skip
+
+
+def _by_variant(rows: list[dict[str, Any]]) -> list[tuple[tuple[str, str], dict[str, Values]]]:
+    """((judge, dimension), variant -> values), sorted."""
+    values: dict[tuple[str, str], dict[str, Values]] = {}
+    for row in rows:
+        by_variant = values.setdefault((row["judge"], row["dimension"]), {})
+        by_variant.setdefault(row["variant"], {})[row["prompt"], row["seed"]] = row["value"]
+    return sorted(values.items())
+
+
+def _gap(one: Values, other: Values) -> tuple[float | None, int]:
+    """(mean difference over the pairs that both have, how many there are)."""
+    shared = one.keys() & other.keys()
+    return _mean({pair: one[pair] - other[pair] for pair in shared}), len(shared)
+
+
+def _mean(values: Values) -> float | None:
     return sum(values.values()) / len(values) if values else None
 
 

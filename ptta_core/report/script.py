@@ -83,11 +83,12 @@ SCRIPT = """
       f.addEventListener('mouseenter',function(){f.controls=true});
       f.addEventListener('mouseleave',function(){f.controls=false});
     });
-    var name=function(){button.textContent=films.some(function(f){return !f.paused})?'Pause both':'Play both'};
+    var name=function(){button.textContent=films.some(function(f){return !f.paused})?'Pause all':'Play all'};
     films.forEach(function(f){f.addEventListener('play',name);f.addEventListener('pause',name)});
     films[0].addEventListener('timeupdate',function(){
-      var apart=films[1].currentTime-films[0].currentTime;
-      if(!films[1].paused&&Math.abs(apart)>0.1)films[1].currentTime=films[0].currentTime;
+      films.slice(1).forEach(function(f){
+        if(!f.paused&&Math.abs(f.currentTime-films[0].currentTime)>0.1)f.currentTime=films[0].currentTime;
+      });
     });
     button.addEventListener('click',function(){
       var playing=films.some(function(f){return !f.paused});

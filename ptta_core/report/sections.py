@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from ptta_core.report import watching
+from ptta_core.report import forms, watching
 from ptta_core.report.charts import Series, curves, histogram, smoothed
 from ptta_core.report.data import (
     Columns,
@@ -150,7 +150,7 @@ def training(data: ReportData) -> str:
     plots += watching.routers(data, warning) + watching.times(data)
     return (f'<div class="two">{plots}</div>' if plots else none("No training step was recorded.")) + (
         f'<dl class="facts">{facts}</dl>' if facts else ""
-    ) + watching.previews(data, warning)
+    ) + forms.exports(data) + watching.previews(data, warning)
 
 
 def _loss(losses: list[tuple[float, float]], warning: str) -> str:
@@ -199,7 +199,7 @@ def _branch(data: ReportData, branch: int) -> Series:
 
 
 def generations(data: ReportData) -> str:
-    """Base and adapter side by side, the same prompt and seed."""
+    """Base, adapter and its other forms side by side, the same prompt and seed."""
     if not data.generations:
         return none("Nothing was generated in this run.")
     left = VIDEOS_BYTES
@@ -207,14 +207,18 @@ def generations(data: ReportData) -> str:
     for pair in data.generations[:MOST_PAIRS]:
         base, left = film(pair.base_mp4, pair.base_href, "base", left)
         adapter, left = film(pair.adapter_mp4, pair.adapter_href, "adapter", left)
-        pairs.append(_pair(pair, base + adapter, notice(data, "generations")))
+        films = base + adapter
+        for variant, mp4, link in pair.more:
+            another, left = film(mp4, link, esc(variant, 80), left)
+            films += another
+        pairs.append(_pair(pair, films, notice(data, "generations")))
     more = len(data.generations) - len(pairs)
     tail = none(f"{plural(more, 'more pair')} in the workspace.") if more else ""
     return f'<div class="pairs">{"".join(pairs)}</div>{tail}'
 
 
 def _pair(pair: GenerationPair, videos: str, warning: str) -> str:
-    button = '<button type="button" hidden>Play both</button>'
+    button = '<button type="button" hidden>Play all</button>'
     prompt = f'<p class="prompt" dir="auto">{esc(pair.prompt, 1000)}</p>'
     seed = f'<p class="fine">seed {pair.seed} {button}</p>'
     return f'<div class="pair">{prompt}<div class="videos">{videos}</div>{seed}{warning}</div>'
@@ -240,7 +244,7 @@ def verdicts(data: ReportData) -> str:
         table = f'<table class="verdicts"><thead>{top}</thead><tbody>{body}</tbody></table>'
         tables.append(f'<div class="wide">{table}</div>{notice(data, "verdicts")}')
     said = "Means over the same prompts and seeds; difference is adapter minus base."
-    return f'{"".join(tables)}<p class="fine">{said}</p>'
+    return f'{"".join(tables)}<p class="fine">{said}</p>{forms.verdicts(data)}'
 
 
 def _verdict(row: VerdictRow, bounded: bool) -> str:

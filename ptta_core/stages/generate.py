@@ -1,4 +1,4 @@
-"""adapter -> generations: the same prompts and seeds through the base model and through the adapted one."""
+"""adapter -> generations: the same prompts and seeds through the base model and every form of the adapted one."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ptta_core import fleet, ids
-from ptta_core.adapters import File, file_of, reads_labels
+from ptta_core.adapters import file_of, reads_labels
 from ptta_core.config import BaseConfig, GenerateConfig, Recipe
 from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.prompts import Prompt, labels_for, read_prompts
-from ptta_core.rows import Generation
+from ptta_core.rows import Export, Generation
+from ptta_core.variants import ADAPTER, BASE
 from ptta_core.view import View
 
 
@@ -21,9 +22,9 @@ class GenerateItem:
     """One video to make."""
 
     generation_id: str
-    variant: str  # base | adapter
+    variant: str  # see variants.py
     adapter_id: str  # "" for the base
-    adapter_path: str  # absolute, "" for the base
+    adapter_path: str  # absolute: the adapter's file, or that of the variant's plain LoRA; "" for the base
     prompt: str
     seed: int
     out_path: str  # absolute
@@ -62,7 +63,7 @@ class VideoMaker:
         from ptta_core import video
 
         config = self.config
-        if (item.variant == "adapter") != bool(item.adapter_path):
+        if (item.variant != BASE) != bool(item.adapter_path):
             raise ValueError(f"variant {item.variant!r} with adapter_path {item.adapter_path!r}")
         self.generator.use(item.adapter_path)
         labels = self.labels(item)
@@ -87,11 +88,11 @@ class VideoMaker:
         )  # fmt: skip
 
     def labels(self, item: GenerateItem) -> dict[str, float]:
-        """What the adapter's label gate reads, in the order of its branches; empty for every other gate and the base.
+        """What the adapter's label gate reads, in the order of its branches; empty for any other gate, LoRA or base.
 
         The prompt's own labels (see labels_for), else the mean over the clips that the adapter learned from.
         """
-        if not item.adapter_path:
+        if item.variant != ADAPTER:
             return {}
         from ptta_core.models import hydralora
         from ptta_core.training.dataset import gate_labels
@@ -110,19 +111,16 @@ class VideoMaker:
 
 
 def inputs(view: View) -> Items:
-    """One item a prompt, seed and variant; the adapter is named by its bytes."""
+    """One item a prompt, seed and variant; the adapter, or what was made of it, is named by its bytes."""
     config = view.recipe.generate
-    places = {"base": ("", "")}
-    if "adapter" in config.variants:
-        found = adapter_of(view)
-        places["adapter"] = found.adapter_id, str(found.path)
+    places = files_of(view) if config.variants != [BASE] else {}
     items = []
     for prompt in read_prompts(config):
         for seed in config.seeds:
             for variant in config.variants:
-                adapter_id, adapter_path = places[variant]
-                labels = labels_of(prompt, view, adapter_path)
-                read = [adapter_id, prompt.text, seed, *([labels] if labels else [])]
+                file_id, adapter_id, adapter_path = places.get(variant, ("", "", ""))
+                labels = labels_of(prompt, view, adapter_path) if variant == ADAPTER else ""
+                read = [file_id, prompt.text, seed, *([labels] if labels else [])]
                 generation_id = ids.digest(view.fingerprint("generate"), *read)
                 name = f"videos/{generation_id}.mp4"
                 items.append(GenerateItem(generation_id, variant, adapter_id, adapter_path, prompt.text, seed,
@@ -130,21 +128,28 @@ def inputs(view: View) -> Items:
     return Items.of(items, "generation_id", [item.generation_id for item in items])
 
 
-def adapter_of(view: View) -> File:
-    """The adapter to generate with: the one that the recipe names, or the one that it trains. Raises StageError."""
+def files_of(view: View) -> dict[str, tuple[str, str, str]]:
+    """Of every variant asked for but base: hash of its file, adapter_id, absolute path. Raises StageError."""
     if asked := view.recipe.generate.adapter:
-        return file_of(view.home, asked, "generate.adapter")
-    rows = view.rows("train", ["adapter_id", "path"]).to_pylist()
-    if not rows:
+        file = file_of(view.home, asked, "generate.adapter")
+        return {ADAPTER: (file.adapter_id, file.adapter_id, str(file.path))}
+    adapters = view.rows("train", ["adapter_id", "path"]).to_pylist()
+    if not adapters:
         raise StageError("generate: there is no trained adapter yet; run train first, name one with generate.adapter, "
                          "or set generate.variants to base")  # fmt: skip
-    return File(rows[-1]["adapter_id"], view.home / rows[-1]["path"])
+    exports = view.rows("train", ["variant", "export_id", "adapter_id", "path"], noun=Export).to_pylist()
+    files = [(ADAPTER, row["adapter_id"], row) for row in adapters]
+    files += [(row["variant"], row["export_id"], row) for row in exports]
+    found = {name: (file_id, row["adapter_id"], str(view.home / row["path"])) for name, file_id, row in files}
+    wanted = [variant for variant in view.recipe.generate.variants if variant != BASE]
+    if lost := [variant for variant in wanted if variant not in found]:
+        raise StageError(f"generate: no file of variant {', '.join(lost)}: its export failed (`ptta show failures`), "
+                         "or train has not run since it was asked for; --retry-failed tries again")  # fmt: skip
+    return {variant: found[variant] for variant in wanted}
 
 
 def labels_of(prompt: Prompt, view: View, adapter_path: str) -> str:
     """The prompt's labels where its adapter reads any."""
-    if not adapter_path:
-        return ""
     if view.recipe.generate.adapter:
         return prompt.labels if reads_labels(Path(adapter_path)) else ""
     return labels_for(prompt, view.recipe)

@@ -1,4 +1,7 @@
-"""latents -> adapter: HydraLoRA on the frozen base, resumable at any step; the input is pinned when a run starts."""
+"""latents -> adapter: HydraLoRA on the frozen base, resumable at any step; the input is pinned when a run starts.
+
+Then its plain LoRA files for other tools: items of their own, so that one more format is one more file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ from ptta_core.ids import digest, digest_file, digest_set
 from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.prompts import labels_for, previewed
-from ptta_core.rows import Adapter, HeldOut, Preview, Router, Step
+from ptta_core.rows import Adapter, Export, HeldOut, Preview, Router, Step
+from ptta_core.stages.exports import ExportItem, export, items_of
 from ptta_core.view import View
 from ptta_core.whole import write_whole
 
@@ -49,6 +53,19 @@ class TrainItem:
     held_out: frozenset[str] = frozenset()  # latent_ids that are only measured
     fresh: bool = False
     beginning: str = ""  # what all runs share whose steps are the same, however many
+
+    @property
+    def item_id(self) -> str:
+        """The run."""
+        return self.train_id
+
+
+def with_exports(view: View) -> Items:
+    """The run, and then the files of its adapter."""
+    found = inputs(view)
+    run: TrainItem = found.make([0])[0]
+    items: list[TrainItem | ExportItem] = [run, *items_of(run.train_id, run.input_id, view.recipe)]
+    return Items.of(items, "item_id", [one.input_id for one in items], found.note)
 
 
 def inputs(view: View) -> Items:
@@ -127,18 +144,22 @@ def first_adapter(recipe: Recipe, home: Path) -> dict[str, Any]:
     return {"train.init_from": file_of(home, asked, "train.init_from").adapter_id if asked else None}
 
 
-@stage(Adapter, version=2, id_field="train_id", inputs=inputs, fields=result_fields, named=first_adapter,
-       also=(Step, HeldOut, Router, Preview), hold_lease=False,
+@stage(Adapter, version=2, id_field="item_id", inputs=with_exports, fields=result_fields, named=first_adapter,
+       also=(Step, HeldOut, Router, Preview, Export), hold_lease=False,
        models=lambda recipe: [recipe.base.model])  # fmt: skip
-def train(todo: list[TrainItem], job: Job) -> Iterator[Batch]:
-    """Pin the input, train on Ray workers until the last step, and record the adapter."""
+def train(todo: list[TrainItem | ExportItem], job: Job) -> Iterator[Batch]:
+    """Pin the input, train on Ray workers until the last step, record the adapter, and export it."""
     for item in todo:
+        if isinstance(item, ExportItem):
+            continue
         folder = job.home / "training" / item.train_id
         with Lease(job.home / "leases", f"training-{item.train_id[:16]}", None, job.say):  # one driver a run
             pin(folder, item, job)
             with in_the_tables(folder, item, job):
                 fit(folder, item, job)
         yield [(item, adapter(folder, item, job))]
+    if exports := [item for item in todo if isinstance(item, ExportItem)]:
+        yield from export(exports, job)
 
 
 @contextlib.contextmanager
@@ -226,6 +247,7 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
                         device=job.device(), threads=workers.threads, config=job.config.model_dump(mode="json"),
                         metadata={"base": known, "recipe": job.recipe.name, "train_id": item.train_id,
                                   "base_storage": job.recipe.base.storage, "labels": list(job.recipe.caption.labels)} |
+                                 origin(item, job) |
                         ({"init_from": digest_file(folder / "init.safetensors")} if job.config.init_from else {}),
                         shard=workers.shard, storage=job.recipe.base.storage, offload=workers.offload,
                         compile=workers.compile)  # fmt: skip
@@ -233,6 +255,15 @@ def fit(folder: Path, item: TrainItem, job: Job) -> None:
         settings = replace(settings, previews=previews(folder, job, base, revision, known))
     with preview_apart.beside(settings, job.site.preview, workers, job.site.ray):
         launch.fit(settings, workers, job.site.ray, job.report)
+
+
+def origin(item: TrainItem, job: Job) -> dict[str, Any]:
+    """What the adapter's file says of where it comes from, beside the base's name; no paths."""
+    from ptta_core.memo import result_fields as of_section
+
+    settings = {name: value for name, value in of_section(job.config).items() if name != "init_from"}
+    return {"base_revision": job.recipe.base.model.revision or "", "base_dtype": job.recipe.base.dtype,
+            "latents": item.latents, "latents_digest": item.input_id, "train": settings}  # fmt: skip
 
 
 def previews(folder: Path, job: Job, base: str, revision: str | None, known: str) -> Plan | None:

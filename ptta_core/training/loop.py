@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ptta_core.config import TrainConfig
-from ptta_core.models import hydralora, lora_files
+from ptta_core.models import hydralora, lora_reading
 from ptta_core.models.hunyuan import pick_device
 from ptta_core.training import checkpoint, held_out, records, stops
 from ptta_core.training.adamw8bit import AdamW8bit
@@ -113,7 +113,7 @@ class _Training(Passes):
             hydralora.load_adapter_state(self.model, checkpoint.load_adapter(self.origin))
         elif (self.folder / INIT).exists():
             try:
-                lora_files.start_from(self.model, self.folder / INIT)
+                lora_reading.start_from(self.model, self.folder / INIT)
             except ValueError as error:
                 raise CheckpointError(f"train.init_from: {error}") from error
         self.adopt()
@@ -255,6 +255,9 @@ class _Training(Passes):
         with self.exported():
             state = hydralora.adapter_state(self.model) if self.world.rank == 0 or self.sharded else {}
         if self.world.rank == 0:
+            steps = total_steps(self.index, self.config)
+            metrics = records.summary(self.folder / METRICS, self.folder / HELD_OUT, steps)
+            about = self.settings.metadata | mean | {"metrics": metrics}
             with checkpoint.writing("the adapter"):
-                hydralora.save_adapter(self.folder / ADAPTER, self.model, self.settings.metadata | mean, state)
+                hydralora.save_adapter(self.folder / ADAPTER, self.model, about, state)
             sync_folder(self.folder)

@@ -27,6 +27,19 @@ def until(path: Path, step: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _until(path, step)]
 
 
+def final_loss(losses: list[float]) -> float:
+    """The mean over the last tenth of the steps."""
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def summary(metrics: Path, held_out: Path, steps: int) -> dict[str, Any]:
+    """What a run of `steps` steps came to, for the adapter's file: final_loss, and the last held-out losses, if any."""
+    found: dict[str, Any] = {"steps": steps, "final_loss": final_loss([line["loss"] for line in until(metrics, steps)])}
+    measured = until(held_out, steps)
+    return found | ({"held_out": measured[-1]} if measured else {})
+
+
 def _until(path: Path, step: int) -> list[bytes]:
     kept: list[bytes] = []
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
