@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ptta_core.config import ModelRef, ScoreConfig
-from ptta_core.models.weight_files import weights_file
+from ptta_core.models.weight_files import require, weights_file
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # gray uint8 [H,W] twice -> float32 [H,W,2]: x right, y down
 
@@ -121,8 +121,10 @@ def raft(weights: ModelRef, device: str = "cpu", models_folder: str | Path = "",
     from safetensors.torch import load_file
     from torchvision.models.optical_flow import raft_large
 
-    model = raft_large(weights=None, progress=False)
-    model.load_state_dict(load_file(weights_file(weights, models_folder)))
+    model, path = raft_large(weights=None, progress=False), weights_file(weights, models_folder)
+    tensors = load_file(path)
+    require("torchvision's raft_large", model.state_dict(), tensors, path)
+    model.load_state_dict(tensors, strict=False)
     return Raft(model, device, dtype=dtype)
 
 
