@@ -25,9 +25,10 @@ def dis() -> Flow:
     """
     import cv2
 
-    # two engines: one that has been given a start keeps state that spoils its later flows without one (OpenCV 5.0)
-    plain: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    started: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    def engine() -> Any:
+        return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    plain = engine()
 
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         found = plain.calc(first, second, None)
@@ -38,7 +39,9 @@ def dis() -> Flow:
         error = warp_error(first, second, found, SAMPLED_PX)
         if warp_error(first, second, start, SAMPLED_PX) >= error:
             return found
-        seeded = started.calc(first, second, start)
+        # an engine of its own, since one that has been given a start keeps state that spoils its later flows without
+        # one (OpenCV 5.0); let go at once, since each holds some 15 MB
+        seeded = engine().calc(first, second, start)
         better = warp_error(first, second, seeded, SAMPLED_PX) < SEEDED_BETTER * error
         return seeded if better else found
 
