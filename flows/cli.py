@@ -13,7 +13,7 @@ from flows import deciding, verbs
 # Errors whose message tells a person what to do, by name: importing them here would make `--help` slow.
 TOLD = {"StageError", "WorkspaceError", "FleetError", "WorkerStartError", "LeaseHeld", "LeaseLost", "TrainingFailed",
         "NotFinite", "Diverged", "RouterCollapsed", "DatasetError", "CheckpointError", "NotSaved", "ExportDiffers",
-        "ServerError", "VideoError", "Combed"}  # fmt: skip
+        "ServerError", "VideoError", "Combed", "WeightsError"}  # fmt: skip
 STAGES = ("gather", "split", "score", "select", "caption", "admit", "encode", "train", "generate", "evaluate")
 
 
@@ -22,7 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptta", description="Raw animation footage in, a fine-tuned and judged "
                                      "text-to-video adapter out.")  # fmt: skip
     group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _ledger, _remove, _tag):
+    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _ledger, _remove, _tag,
+                _weights):  # fmt: skip
         add(group)
     return parser
 
@@ -135,6 +136,17 @@ def _tag(group: Any) -> None:
     _workspace(tag)
     tag.add_argument("--remove", action="store_true", help="take the name away instead")
     tag.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
+
+
+def _weights(group: Any) -> None:
+    weights = _verb(group, "weights", "a published .pth file of weights as safetensors", verbs.weights)
+    weights.add_argument("noun", metavar="NOUN", choices=("convert",), help="convert")
+    weights.add_argument("kind", metavar="KIND", help="raft, laion-v2 or transnetv2")
+    weights.add_argument("file", metavar="FILE", help="the .pth file as it was published")
+    weights.add_argument("--sha256", default="", metavar="HEX", help="of FILE, as its publisher gives it; must be "
+                         "given unless the file is a known one")  # fmt: skip
+    weights.add_argument("--out", default="", metavar="FILE", help="where to; beside FILE by default")
+    weights.add_argument("--json", action="store_true")
 
 
 def _verb(group: Any, name: str, text: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

@@ -138,3 +138,12 @@ def cuts(parsed: argparse.Namespace) -> int:
     found = cuts.cuts(parsed.video)
     print(cuts.as_json(found) if parsed.json else cuts.as_text(found))
     return 0
+
+
+def weights(parsed: argparse.Namespace) -> int:
+    """ptta weights convert KIND FILE."""
+    from ptta_core.ops import convert
+
+    made = convert.convert(parsed.kind, parsed.file, parsed.sha256, parsed.out)
+    print(json.dumps(made) if parsed.json else convert.as_text(made))
+    return 0

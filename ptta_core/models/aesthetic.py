@@ -17,6 +17,7 @@ from ptta_core.models.weight_files import WeightsError, weights_file
 Aesthetic = Callable[[list[np.ndarray]], list[float]]  # uint8 RGB [H,W,3] each -> 1..10 each
 
 HEAD_LAYERS = (0, 2, 4, 6, 7)  # the numbers between are dropout
+HEAD_WIDTHS = (768, 1024, 128, 64, 16, 1)  # of the published head, from CLIP ViT-L/14's embedding to the score
 
 
 class Looks(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ptta_core.config import ModelRef, ScoreConfig
-from ptta_core.models.weight_files import weights_file
+from ptta_core.models.weight_files import require, weights_file
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # gray uint8 [H,W] twice -> float32 [H,W,2]: x right, y down
 
@@ -25,9 +25,10 @@ def dis() -> Flow:
     """
     import cv2
 
-    # two engines: one that has been given a start keeps state that spoils its later flows without one (OpenCV 5.0)
-    plain: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    started: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    def engine() -> Any:
+        return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    plain = engine()
 
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         found = plain.calc(first, second, None)
@@ -38,7 +39,9 @@ def dis() -> Flow:
         error = warp_error(first, second, found, SAMPLED_PX)
         if warp_error(first, second, start, SAMPLED_PX) >= error:
             return found
-        seeded = started.calc(first, second, start)
+        # an engine of its own, since one that has been given a start keeps state that spoils its later flows without
+        # one (OpenCV 5.0); let go at once, since each holds some 15 MB
+        seeded = engine().calc(first, second, start)
         better = warp_error(first, second, seeded, SAMPLED_PX) < SEEDED_BETTER * error
         return seeded if better else found
 
@@ -121,8 +124,10 @@ def raft(weights: ModelRef, device: str = "cpu", models_folder: str | Path = "",
     from safetensors.torch import load_file
     from torchvision.models.optical_flow import raft_large
 
-    model = raft_large(weights=None, progress=False)
-    model.load_state_dict(load_file(weights_file(weights, models_folder)))
+    model, path = raft_large(weights=None, progress=False), weights_file(weights, models_folder)
+    tensors = load_file(path)
+    require("torchvision's raft_large", model.state_dict(), tensors, path)
+    model.load_state_dict(tensors, strict=False)
     return Raft(model, device, dtype=dtype)
 
 

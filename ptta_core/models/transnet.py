@@ -5,7 +5,6 @@ likeness to the 50 frames on each side, once by learned features and once by col
 as in the authors' PyTorch port, so that its weights load as they are once they are a safetensors file.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from ptta_core.config import ModelRef, SplitConfig
 from ptta_core.models import tiny
 from ptta_core.models.shot_features import RGB
 from ptta_core.models.shots import Network
-from ptta_core.models.weight_files import WeightsError, weights_file
+from ptta_core.models.weight_files import WeightsError, require, weights_file
 
 FILTERS, STACKS, BLOCKS, HIDDEN = 16, 3, 2, 1024  # F, L, S and D of the paper
 DILATIONS = (1, 2, 4, 8)  # frames
@@ -190,22 +189,9 @@ def load(weights: ModelRef, device: str = "cpu", models_folder: str | Path = "")
     except SafetensorError as error:
         raise WeightsError(f"{path} is no safetensors file: {error}") from error
     model = TransNetV2()
-    _require(model.state_dict(), tensors, path)
+    require("TransNetV2", model.state_dict(), tensors, path)
     model.load_state_dict(tensors, strict=False)
     return Predictor(model, device)
-
-
-def _require(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError unless the tensors have the names and shapes of TransNetV2; counters of training may lack."""
-    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
-    missing, strange = sorted(needed - set(given)), sorted(set(given) - set(wanted))
-    if missing or strange:
-        raise WeightsError(f"{path} is not TransNetV2: {len(missing)} tensors are missing {missing[:3]}, "
-                           f"{len(strange)} are unknown {strange[:3]}")  # fmt: skip
-    for name in sorted(set(given)):
-        if given[name].shape != wanted[name].shape:
-            shapes = f"{list(given[name].shape)}, not {list(wanted[name].shape)}"
-            raise WeightsError(f"{path} is not TransNetV2 of the published size: {name} is {shapes}")
 
 
 def make_network(config: SplitConfig, device: str = "cpu", models_folder: str | Path = "") -> Network | None:

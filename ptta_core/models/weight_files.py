@@ -1,6 +1,8 @@
-"""Where the one safetensors file of a small model lies: a file, a folder, or the hub."""
+"""Where the one safetensors file of a small model lies: a file, a folder, or the hub; and whether it is the model's."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ptta_core.config import ModelRef
 from ptta_core.models import resolve
@@ -21,7 +23,7 @@ def weights_file(ref: ModelRef, models_folder: str | Path = "") -> Path:
     path = Path(source)
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise WeightsError(f"{path} is not a .safetensors file; convert it first")
+            raise WeightsError(f"{path} is not a .safetensors file; `ptta weights convert` makes one of a .pth file")
         return path
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
@@ -31,3 +33,19 @@ def weights_file(ref: ModelRef, models_folder: str | Path = "") -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(source, "model.safetensors", revision=revision))
+
+
+def require(name: str, wanted: Mapping[str, Any], given: Mapping[str, Any], path: str | Path) -> None:
+    """Raise WeightsError unless the tensors have the names and shapes of the model; counters of training may lack.
+
+    wanted, given: name -> anything with a `shape`.
+    """
+    needed = {tensor for tensor in wanted if not tensor.endswith("num_batches_tracked")}
+    missing, strange = sorted(needed - set(given)), sorted(set(given) - set(wanted))
+    if missing or strange:
+        raise WeightsError(f"{path} is not {name}: {len(missing)} tensors are missing {missing[:3]}, "
+                           f"{len(strange)} are unknown {strange[:3]}")  # fmt: skip
+    for tensor in sorted(set(given)):
+        if given[tensor].shape != wanted[tensor].shape:
+            shapes = f"{list(given[tensor].shape)}, not {list(wanted[tensor].shape)}"
+            raise WeightsError(f"{path} is not {name} of the published size: {tensor} is {shapes}")
