@@ -74,7 +74,7 @@ def run_of(bench: Bench, sets: Sets, arm: str, rate: float, seed: int) -> dict[s
         return found | {"run": run.name}
 
     return bench.cell({"part": "a", "arm": arm, "rate": rate, "seed": seed, "sets": sizes(bench),
-                       "config": config.model_dump(mode="json")}, compute)  # fmt: skip
+                       "config": config.model_dump(exclude_unset=True)}, compute)  # fmt: skip
 
 
 def sizes(bench: Bench) -> dict[str, int]:

@@ -98,7 +98,7 @@ def run_of(bench: Bench, place: Path, arm: str, rate: float, seed: int) -> dict[
         return told | {"parameters": count, "test": losses.tolist(), "validation": float(losses.mean())}
 
     what = {"part": "b", "arm": arm, "rate": rate, "seed": seed, "clips": place.name,
-            "config": config.model_dump(mode="json")}  # fmt: skip
+            "config": config.model_dump(exclude_unset=True)}  # fmt: skip
     return bench.cell(what, compute)
 
 
