@@ -128,7 +128,8 @@ def diagnosed(bench: Bench, sets: Sets, cell: dict[str, Any]) -> dict[str, Any]:
             swapped = measured(model, sets, sets.shares_BN.roll(1, dims=1))
             return {"swapped": swapped.tolist(), "unlabelled": measured(model, sets, None).tolist()}
         fresh = bench.clean()
-        hydralora.inject(fresh, **fresh_settings(cell), seed=cell["seed"])
+        settings = hydralora.read_config(run / ADAPTER)
+        hydralora.inject(fresh, **{key: settings[key] for key in hydralora.CONFIG_KEYS}, seed=cell["seed"])
         gates_SLN, entropy, names = mean_gates(model, sets)
         pairs = lora_files.merged(run / ADAPTER, dict(zip(names, gates_SLN.mean(0).tolist())))
         untrained = mean_gates(fresh, sets)[0]
@@ -137,13 +138,6 @@ def diagnosed(bench: Bench, sets: Sets, cell: dict[str, Any]) -> dict[str, Any]:
                 "flattened": measured(model, sets, None).tolist()}  # fmt: skip
 
     return bench.cell({"part": "a gates", "of": cell["key"], "arm": cell["arm"], "seed": cell["seed"]}, compute)
-
-
-def fresh_settings(cell: dict[str, Any]) -> dict[str, Any]:
-    """What a cell's adapter was injected with."""
-    config = cell["config"]
-    return {"placement": config["placement"], "rank": config["rank"], "alpha": config["lora_alpha"],
-            "branches": config["branches"], "gate": config["gate"]}  # fmt: skip
 
 
 def mean_gates(model: Any, sets: Sets) -> tuple[torch.Tensor, float, list[str]]:
