@@ -148,7 +148,8 @@ def test_sections_are_frozen() -> None:
         (
             TrainConfig,
             {"checkpointing", "checkpoint_every", "keep_every", "export", "stop_on_divergence", "stop_on_collapse",
-             "stop_after"},
+             "stop_after", "router_every", "preview_every", "preview_prompts", "preview_seeds", "preview_steps",
+             "preview_share"},
         ),
         (SplitConfig, set()),
     ],

@@ -110,7 +110,8 @@ def test_activations_are_what_the_allocator_sees(dtype: Any, storage: Any, check
     base, train = BaseConfig(dtype=dtype, storage=storage), TrainConfig(rank=8, checkpointing=checkpointing)
     small = costs.Small(HunyuanVideoTransformer3DModel(**SMALL).config, base, train)
     counted = costs.Costs(small, base, train, False, BUCKET.tokens, 40).peak_bytes(BUCKET.tokens)
-    assert counted == pytest.approx(allocated(base, train), rel=0.03)
+    # autograd sums two gradients in place where it may, which is not counted: too much rather than too little
+    assert 0.99 < counted / allocated(base, train) < 1.06
 
 
 def test_small_models_and_two_sizes_stand_for_the_whole_one() -> None:
@@ -191,7 +192,7 @@ def test_check_tells_parameters_memory_steps_and_time(view: Any) -> None:
     first, one, time = training.findings(view(memory_gb=80, tflops=400))
     assert first.ok and first.note.startswith("105.7M trainable parameters (")
     assert one.ok and one.what == "training 33 frames of 262144 px" and "the device has 80" in one.note
-    assert "once encode has run; about 6.89 s a step (689 TFLOP a sample" in time.note  # batches of 4
+    assert "once encode has run; about 6.86 s a step (686 TFLOP a sample" in time.note  # batches of 4
     first, one, time = training.findings(view(memory_gb=24))
     assert not one.ok and "Instead: base.storage = fp8 24.6 GB" in one.note and "site.train.offload" in one.note
     assert "these and train.optimizer = adamw8bit" in one.note and "site.train.tflops does not say" in time.note

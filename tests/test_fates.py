@@ -10,7 +10,7 @@ from demo import computed, go, open_demo
 from test_upstream import kept, revise, windows_of
 
 from ptta_core import memo, stages
-from ptta_core.ops import fates, ledger, remove, show
+from ptta_core.ops import fates, ledger, remove, report, show
 from ptta_core.stages.encode import EncodeItem
 from ptta_core.windows import item_id, length_s
 
@@ -53,7 +53,7 @@ def test_one_window_a_clip(finished, videos):
     assert top["end"] == "in the dataset" and {one["name"] for one in clips} >= {
         clip["clip_id"] for clip in view.clip_rows(kept(view)) if clip["source_id"] == source_id}  # fmt: skip
     assert all(("learnt shortened: 9 of" in one["why"]) == (one["name"] in kept(view)) for one in clips)
-    page = show.report_path(str(finished)).read_text(encoding="utf-8")
+    page = report.find(str(finished)).read_text(encoding="utf-8")
     assert first in page and second in page
     assert page.count('<ul class="looks">') == 1 and page.count("<b>9x64x112</b>") == 3
     section = page.partition('<section id="latents">')[2].partition("</section>")[0]

@@ -12,7 +12,7 @@ from ptta_core import ids, variants
 from ptta_core.config import ConfigError, load_recipe
 from ptta_core.memo import StageError
 from ptta_core.models import lora_files
-from ptta_core.ops import show
+from ptta_core.ops import report, show
 from ptta_core.rows import NOUNS
 
 MIX = "mix:branch0=0.7,branch2=0.3"
@@ -42,7 +42,7 @@ def test_every_form_is_a_file_generated_with_and_judged_beside_the_adapter(works
     assert {variant for variant, _ in made} == set(FORMS) and {row["labels"] for row in made.values()} == {""}
     shas = {variant: row["video_sha"] for (variant, prompt), row in made.items() if prompt == next(iter(made))[1]}
     assert len(set(shas.values())) >= 5  # the two namings of one LoRA may give the same video
-    page = show.report_path(str(workspace)).read_text(encoding="utf-8")
+    page = report.find(str(workspace)).read_text(encoding="utf-8")
     assert page.count("<figcaption>adapter:comfyui</figcaption>") == prompts and "For other tools" in page
     assert "measures: other forms of the adapter" in page and MIX in page
     again = {**asked, "train.export": ["diffusers", "branches"]}

@@ -255,6 +255,7 @@ def test_a_label_gates_adapter_says_what_the_clips_showed_on_average(settings: C
     run = settings(gate="label", epochs=1)
     loop.train_loop(run)
     told = hydralora.read_config(Path(run.run_folder) / loop.ADAPTER)["metadata"]
+    assert told.pop("metrics")["steps"] == len(metrics(run))
     assert told == {"labels": ["male", "object"], "label_mean": [0.25, 0.75]}
     index = [dataset.Sample("a", "b", '{"male": 3, "object": 1}'), dataset.Sample("c", "b", '{"object": 1}'),
              dataset.Sample("d", "b")]  # fmt: skip

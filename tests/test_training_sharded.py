@@ -67,7 +67,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         make(name, "fp8", rank=32, optimizer="adamw8bit", epochs=3, checkpoint_every=4, keep_every=None,
              learning_rate=3e-4)
         for name in ("small", "small-sharded", "narrowed"))  # fmt: skip
-    shown = [make(f"{how}-{what}", shard=how == "sharded", plan=plan, epochs=3)
+    shown = [make(f"{how}-{what}", shard=how == "sharded", plan=plan, epochs=4)
              for how in ("sharded", "whole") for what, plan in (("plain", None), ("shown", PLAN))]  # fmt: skip
     for run in shown:
         embedder = functools.partial(previews.PromptEmbedder, run.run_folder, base, None, "float32", "cpu")

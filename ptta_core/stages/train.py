@@ -29,7 +29,7 @@ from ptta_core.lease import Lease
 from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.prompts import labels_for, previewed
 from ptta_core.rows import Adapter, Export, HeldOut, Preview, Router, Step
-from ptta_core.stages.exports import ExportItem, export, items_of
+from ptta_core.training.exports import ExportItem, export, items_of
 from ptta_core.view import View
 from ptta_core.whole import write_whole
 

@@ -83,7 +83,8 @@ class Importer:
         self, run: Path, train_id: str, publish: Publish, retract: Retract, board: Board | None = None
     ) -> None:
         self.run, self.train_id, self.publish, self.retract, self.board = run, train_id, publish, retract, board
-        saved = checkpoint.step_of(checkpoint.latest(run / CHECKPOINTS))
+        # by names, damaged ones too: what is done again after all is noticed when its lines change
+        saved = max(checkpoint.by_step(run / CHECKPOINTS), default=0)
         self.previews: set[int] = set()  # by the step at which they were due; what was made is never made again
         self.files = {noun: _File(Tail(run / name)) for noun, name in FILES.items()}
         if not (run / ADAPTER).exists():
