@@ -1,10 +1,10 @@
 """Dissolves: stretches in which one picture turns into another by mixing, whatever moves in either of them.
 
 In a dissolve from A to B every frame is (1 - s) A + s B with s rising from 0 to 1. Where A and B move, a frame lies off
-the line between the pictures at the ends, but two things hold all the same: areas a tenth of the picture wide keep their
-mean, so that coarse pictures stay near the line, and detail, which A and B do not share, sinks to
-(1 - s)^2 and s^2 of its energy. A pan keeps its detail. Windows of every length are searched for both, the ends are
-fitted, and a second look at all frames decides. The numbers of both looks are fitted (dissolve_fit.py says on what).
+the line between the pictures at the ends, but two things hold all the same: areas an eighth of the picture wide keep
+their mean, so that coarse pictures stay near the line; and detail, which A and B do not share, sinks to (1 - s)^2 of
+the energy that it has in A plus s^2 of that in B. A pan keeps its detail. Windows of every length are searched for
+both, the ends are fitted, and a second look at all their frames decides. The numbers of both looks are fitted.
 """
 
 import math
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptta_core.models.changes import kept
 from ptta_core.models.dissolve_fit import SEARCH, SEARCH_BIAS, SURE, SURE_BIAS
-from ptta_core.models.picture_space import Space, correlation, mixture
-from ptta_core.models.shot_features import LIT_LEVELS
-from ptta_core.models.trace import Trace
+from ptta_core.models.picture_space import Space, correlation, median, mixture
+from ptta_core.models.trace import CELLS, Trace
 
 LENGTHS = (3, 4, 5, 7, 9, 12, 15, 19, 25, 33, 43, 57, 75, 100)  # frames between the ends of a window
 LONGEST_S = 4.0  # of a dissolve
@@ -25,9 +25,11 @@ DETAIL = 2.0  # square levels: detail below says nothing
 REACH = 0.8  # of a window's length: how far beyond it the ends may lie
 SUDDEN = 0.5  # share of the difference that a step makes where another shot begins
 WORST = 0.7  # what one frame may add to the misfit
-EASED = 1.05  # times better that an eased dissolve must fit than an even one
+SAME = 0.5  # intersection over union above which two windows are about one dissolve
+EASED = 1.15  # times better that an eased dissolve must fit than an even one
+STEEPEST = 0.6  # share that one step of a dissolve may make: a cut makes all of it
+MOST_MISFIT = 0.48  # see Fitted: windows that fit worse are none
 MOST_ALIKE = 0.85  # correlation of A and B above which only the light has changed
-KEPT = 0.15  # of the root mean square difference: a pixel that differs less has not changed
 LEAST_FRAMES = 3  # between the clean pictures at the ends
 Features = dict[str, np.ndarray]
 
@@ -44,22 +46,47 @@ class Fitted:
 
 def find(space: Space, trace: Trace, taken: np.ndarray, step_s: float) -> list[tuple[float, Fitted]]:
     """(confidence 0..1, dissolve) in no order; no two overlap. taken: bool [N], frames of fades; step_s: a frame."""
+    found: list[tuple[float, Fitted]] = []
+    for score, fitted in tried(space, trace, taken, step_s):
+        seen = sure_features(space, trace, fitted, score)
+        log_odds = float(certainty(seen, SURE, SURE_BIAS)[0])
+        if log_odds > 0 and seen["steepest"][0] < math.log(STEEPEST * (fitted.last - fitted.first)):
+            found.append((1 / (1 + math.exp(-log_odds)), fitted))
+    return _grown(space, trace, _apart(found), taken)
+
+
+def tried(space: Space, trace: Trace, taken: np.ndarray, step_s: float) -> Iterator[tuple[float, Fitted]]:
+    """(log odds of its window, dissolve fitted to it) for what the search finds, the likeliest of similar windows."""
     windows = [one for length in LENGTHS if length * step_s <= LONGEST_S and length < len(space)
                for one in _search(space, trace, length, taken)]  # fmt: skip
-    tried: list[tuple[int, int]] = []
-    found: list[tuple[float, Fitted]] = []
+    seen: list[tuple[int, int]] = []
     for score, first, last in sorted(windows, reverse=True):
-        if any(min(last, end) - max(first, start) >= min(last - first, end - start) / 2 for start, end in tried):
-            continue
-        tried.append((first, last))
-        fitted = refined(space, trace, first, last)
-        if not taken[fitted.first + 1 : fitted.last].any():
-            if alike(space, fitted.first, fitted.last) > MOST_ALIKE:
-                continue
-            log_odds = certainty(sure_features(space, trace, fitted, score), SURE, SURE_BIAS)[0]
-            if log_odds > 0:
-                found.append((1 / (1 + math.exp(-float(log_odds))), fitted))
-    return _apart(found)
+        if not any(_overlap(first, last, *other) > SAME for other in seen):
+            seen.append((first, last))
+            fitted = refined(space, trace, first, last, taken)
+            if fitted.misfit < MOST_MISFIT and alike(space, fitted.first, fitted.last) <= MOST_ALIKE:
+                yield score, fitted
+
+
+def _grown(
+    space: Space, trace: Trace, found: Sequence[tuple[float, Fitted]], taken: np.ndarray
+) -> list[tuple[float, Fitted]]:  # fmt: skip
+    """The same with their ends fitted again, among more frames than those around a window that was too short."""
+    taken = taken.copy()
+    for _, one in found:
+        taken[one.first + 1 : one.last] = True
+    grown = []
+    for sure, one in found:
+        taken[one.first + 1 : one.last] = False
+        again = refined(space, trace, one.first, one.last, taken)
+        taken[again.first + 1 : again.last] = True
+        grown.append((sure, again))
+    return grown
+
+
+def _overlap(first: int, last: int, start: int, end: int) -> float:
+    """Intersection over union of two windows, 0..1."""
+    return max(0, min(last, end) - max(first, start)) / (max(last, end) - min(first, start))
 
 
 def _apart(found: Sequence[tuple[float, Fitted]]) -> list[tuple[float, Fitted]]:
@@ -108,7 +135,8 @@ def window_features(space: Space, trace: Trace, firsts: np.ndarray, length: int,
         off += rest / len(at)
         uneven += np.abs(share - place / length) / len(at)
         detail.add(trace.energy[firsts + place], place / length)
-    levels = np.sqrt(((space.luma(firsts) - space.luma(lasts)) ** 2).mean(axis=1))
+    colour = (way[:, CELLS:] ** 2).sum(axis=1)
+    levels = np.sqrt(((space.luma(firsts) - space.luma(lasts)) ** 2).mean(axis=1) + colour)
     largest = np.lib.stride_tricks.sliding_window_view(space.steps, length)[firsts + 1].max(axis=1)
     missed = np.minimum(detail.missed(), 2.0)
     return {
@@ -146,10 +174,10 @@ class Detail:
 # ------------------------------------------------------------------------------------------------------- the ends
 
 
-def refined(space: Space, trace: Trace, first: int, last: int) -> Fitted:
+def refined(space: Space, trace: Trace, first: int, last: int, taken: np.ndarray) -> Fitted:
     """The dissolve that best explains the frames in and around a window."""
     length = last - first
-    low, high = _bounds(space, first, last, max(4, int(REACH * length)))
+    low, high = _bounds(space, first, last, max(4, int(REACH * length)), taken)
     step = max(1, length // 8)
     firsts, lasts = np.arange(low, first + length // 3 + 1, step), np.arange(high, last - length // 3 - 1, -step)
     while True:
@@ -163,20 +191,20 @@ def refined(space: Space, trace: Trace, first: int, last: int) -> Fitted:
         step = 1
 
 
-def _bounds(space: Space, first: int, last: int, reach: int) -> tuple[int, int]:
+def _bounds(space: Space, first: int, last: int, reach: int, taken: np.ndarray) -> tuple[int, int]:
     """The first and last frame that belong to the shots beside a window, at most `reach` away from it."""
     low, high = max(0, first - reach), min(len(space) - 1, last + reach)
     sudden = SUDDEN * space.distance(first, last)
-    before = np.flatnonzero(space.steps[low + 1 : first + 1] > sudden)
-    after = np.flatnonzero(space.steps[last + 1 : high + 1] > sudden)
+    before = np.flatnonzero((space.steps[low + 1 : first + 1] > sudden) | taken[low:first])
+    after = np.flatnonzero((space.steps[last + 1 : high + 1] > sudden) | taken[last + 1 : high + 1])
     return (low + 1 + int(before[-1]) if len(before) else low), (last + int(after[0]) if len(after) else high)
 
 
 def _misfits(trace: Trace, low: int, high: int, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
     """[2, F, L]: how far frames low..high lie from an even and an eased dissolve between each two of these ends."""
     frames = np.arange(low, high + 1, 1 if high - low < 60 else 2)
-    before, after = trace.mean(trace.coarse, firsts, low, -1, 2), trace.mean(trace.coarse, lasts, high, 1, 2)
-    energy_before, energy_after = trace.mean(trace.energy, firsts, low, -1, 3), trace.mean(trace.energy, lasts, high, 1, 3)
+    before, energy_before = trace.mean(trace.coarse, firsts, low, -1, 2), trace.mean(trace.energy, firsts, low, -1, 3)
+    after, energy_after = trace.mean(trace.coarse, lasts, high, 1, 2), trace.mean(trace.energy, lasts, high, 1, 3)
     some = trace.coarse[frames]
     # |c - A|^2, |B - A|^2 and (c - A)(B - A) from products of all with all: [F,1,T], [F,L,1], [F,L,T]
     squares = (before**2).sum(axis=1)
@@ -196,7 +224,7 @@ def _misfits(trace: Trace, low: int, high: int, firsts: np.ndarray, lasts: np.nd
 
 
 def _detail_misfit(energy: np.ndarray, share: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """[F,L,T]: mean share by which the amplitude of detail (energy [T,3]) misses that of a mixture of shares [F,L,T]."""
+    """[F,L,T]: share by which the amplitude of detail (energy [T,3]) misses that of mixtures with shares [F,L,T]."""
     total = np.zeros(share.shape, np.float32)
     for scale in range(3):
         one, other = before[:, None, None, scale], after[None, :, None, scale]
@@ -214,16 +242,16 @@ def sure_features(space: Space, trace: Trace, fitted: Fitted, score: float) -> F
     length = last - first
     some = space.vectors(np.arange(first, last + 1))
     share, rest = mixture(some[1:-1], some[0], some[-1] - some[0])
-    apart = np.array([space.apart(one, one + max(1, round(length / 6)))
-                      for one in np.unique(np.linspace(first, last - max(1, round(length / 6)), 5).astype(int))])  # fmt: skip
-    levels = space.distance(first, last) + 1
-    unexplained = math.sqrt(float(np.median(apart[:, 1]))) * length / max(1, round(length / 6)) / levels
+    part = max(1, round(length / PLACES))  # frames between pictures that motion alone would change less
+    starts = sorted(set(np.linspace(first, last - part, PLACES - 1).astype(int).tolist()))
+    still, moved = np.array([space.apart(one, one + part) for one in starts]).T
     own = {
-        "kept": _kept(space, first, last),
-        "fine_off": rest.mean(), "alike": alike(space, first, last),
-        "unmoved": space.unmoved(first, last), "steepest": float(np.diff(np.r_[0, share, 1]).max()),
-        "unmoved_steps": math.sqrt(apart[:, 1].sum() / max(float(apart[:, 0].sum()), 1.0)),
-        "path": unexplained, "misfit": fitted.misfit, "search": score,
+        "kept": kept(space, first, last), "fine_off": rest.mean(), "alike": alike(space, first, last),
+        "unmoved": space.unmoved(first, last),
+        "steepest": math.log(max(1.0, float(np.diff(np.r_[0, share, 1]).max()) * length)),
+        "unmoved_steps": math.sqrt(moved.sum() / max(float(still.sum()), 1.0)),
+        "path": math.sqrt(float(median(moved))) * length / part / (space.distance(first, last) + 1),
+        "misfit": fitted.misfit, "search": score,
     }  # fmt: skip
     return window_features(space, trace, np.array([first]), length, length) | {
         name: np.array([float(value)]) for name, value in own.items()
@@ -234,11 +262,3 @@ def alike(space: Space, first: int, last: int) -> float:
     """The correlation of the lit parts of two frames' luma, -1..1."""
     some = space.vectors([first, last])
     return float(correlation(some[:1], some[1:], space.lit)[0])
-
-
-def _kept(space: Space, first: int, last: int) -> float:
-    """Share of the lit picture that stays as it is: much of it under a title that fades on."""
-    before, after = space.luma([first, last])
-    lit = np.maximum(before, after) > LIT_LEVELS
-    apart = np.abs(after - before)[lit]
-    return float((apart < KEPT * math.sqrt(float((apart**2).mean()))).mean()) if len(apart) else 1.0

@@ -7,7 +7,8 @@ from ptta_core.models.shot_features import CHROMA, LUMA, N_LUMA
 
 SCALES = 3  # detail of 1, 2 and 4 thumbnail px
 ACROSS, DOWN = 4, 3  # thumbnail px in a coarse cell: 8 x 6 cells of luma, 4 x 3 of Cr and Cb
-COARSE = (LUMA[0] // ACROSS) * (LUMA[1] // DOWN) + 2 * (CHROMA[0] // ACROSS) * (CHROMA[1] // DOWN)
+CELLS = (LUMA[0] // ACROSS) * (LUMA[1] // DOWN)  # of luma, the first in a coarse picture
+COARSE = CELLS + 2 * (CHROMA[0] // ACROSS) * (CHROMA[1] // DOWN)
 
 
 class Trace:
@@ -22,7 +23,7 @@ class Trace:
             colour = some[:, N_LUMA:].reshape(-1, 2 * CHROMA[1], CHROMA[0]).astype(np.float32) - 128
             # a coarse cell of colour stands for four of luma; as in Space it counts twice its levels
             cells = np.concatenate([_cells(luma), np.sqrt(np.float32(2)) * _cells(colour)], axis=1)
-            self.coarse[at : at + BLOCK] = cells / np.sqrt(np.float32((LUMA[0] // ACROSS) * (LUMA[1] // DOWN)))
+            self.coarse[at : at + BLOCK] = cells / np.sqrt(np.float32(CELLS))
             self.energy[at : at + BLOCK] = _energies(luma, lit.reshape(LUMA[1], LUMA[0]))
 
     @staticmethod
@@ -47,5 +48,5 @@ def _energies(luma: np.ndarray, lit: np.ndarray) -> np.ndarray:
         found.append((across**2 + down**2).sum(axis=1) / max(1, inside.sum()))
         height, width = luma.shape[1] // 2, luma.shape[2] // 2
         luma = luma[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2).mean(axis=(2, 4))
-        lit = lit[: 2 * height, : 2 * width].reshape(height, 2, width, 2).all(axis=(1, 3))
+        lit = lit[: 2 * height, : 2 * width].reshape(height, 2, width, 2).min(axis=(1, 3))
     return np.stack(found, axis=1)
