@@ -11,6 +11,7 @@ from typing import Any
 from measure import Ran, run
 
 NEAR = 2  # frames that a detection may lie beside a hard cut
+MIXED = -1  # in place of a run's number: a frame of a gradual change
 WIDE = 5  # frames by which a gradual change is widened on each side
 
 
@@ -50,6 +51,51 @@ def score(film: dict[str, Any], frames: Sequence[int]) -> tuple[Tally, Tally]:
             wrong += 1
     hard = Tally(len(film["hard_cuts"]) - len(left), len(left), wrong)
     return hard, hard + Tally(len(gradual), len(spans) - len(gradual))
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Which frames clips hold of some films."""
+
+    clips: int = 0
+    bleeding: int = 0  # frames in a clip that are mixed, blank or of another shot than most of it
+    torn: int = 0  # clips that hold such frames
+    lost: int = 0  # clean frames that are in no clip
+    frames: int = 0  # clean ones
+
+    def __add__(self, other: "Clean") -> "Clean":
+        return Clean(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+def cleanness(film: dict[str, Any], clips: Sequence[tuple[int, int]]) -> Clean:
+    """What clips (first frame and end, exclusive) hold of the film's clean runs.
+
+    Frames that are ambiguous, or neither in a run nor in a gradual change (text cards), count for nothing.
+    """
+    owner: list[int | None] = [None] * film["frames"]
+    for one in film["gradual"]:
+        owner[one["start"] : one["end"] + 1] = [MIXED] * (one["end"] + 1 - one["start"])
+    for number, (first, last) in enumerate(film["shots"]):
+        owner[first : last + 1] = [number] * (last + 1 - first)
+    for one in film["ambiguous"]:
+        owner[one["start"] : one["end"] + 1] = [None] * (one["end"] + 1 - one["start"])
+    found, held = Clean(), set()
+    for first, end in clips:
+        owners = [one for one in owner[first:end] if one is not None]
+        own = max(set(owners) - {MIXED}, key=owners.count, default=None)
+        wrong = sum(one != own for one in owners)
+        held |= set(range(first, end))
+        found += Clean(1, wrong, int(wrong > 0))
+    clean = {frame for frame, one in enumerate(owner) if one not in (None, MIXED)}
+    return found + Clean(lost=len(clean - held), frames=len(clean))
+
+
+def runs(film: dict[str, Any]) -> list[tuple[int, int]]:
+    """The clean runs (first, last) of a film between its hard cuts and gradual changes."""
+    ends = [(cut, cut) for cut in film["hard_cuts"]] + [(one["start"], one["end"] + 1) for one in film["gradual"]]
+    ends.sort()
+    firsts, lasts = [0, *(resume for _, resume in ends)], [*(start for start, _ in ends), film["frames"]]
+    return [(first, last - 1) for first, last in zip(firsts, lasts) if first < last]
 
 
 def films(data: Path) -> list[dict[str, Any]]:

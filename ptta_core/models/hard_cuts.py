@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptta_core.config import SplitConfig
+from ptta_core.models import changes
 from ptta_core.models.gradual import blends
-from ptta_core.models.picture_space import Space
+from ptta_core.models.picture_space import Space, median
 from ptta_core.models.shot_features import Features
+from ptta_core.models.trace import Trace
 
 EPSILON_S = 1e-6
 BESIDE = 4  # frames on each side that a step is compared with
@@ -20,7 +22,9 @@ CONTRAST_SHARE = 0.2  # of the pictures' own contrast that a step must make: a c
 ONCE_SHARE = 0.6  # of a neighbouring step that makes a second cut beside it
 BASE_LEVELS = 1.0  # added to the neighbours, so that stills do not make every step stand out
 ALIKE_LEVELS = 14.0  # rms levels between pictures that count as one
-ALIKE_SHARE = 0.45  # and of the step itself, so that dark cuts are not mistaken for flashes
+ALIKE_SHARE = 0.45  # and of the step itself, so that dark cuts are not mistaken for flashes ...
+RESTLESS = 2.0  # ... or that many of the steps that the shot makes anyway
+MOVED_SHARE = 0.35  # ... or of what no shift of parts explains of it
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,16 @@ class Step:
     levels: float
 
 
-def hard_cuts(features: Features, space: Space, config: SplitConfig) -> list[Step]:
+def hard_cuts(features: Features, space: Space, trace: Trace, config: SplitConfig) -> list[Step]:
     """The hard cuts of a source, flashes left out."""
     if config.detector == "steps":
         steps = [Step(int(frame), space.unexplained(int(frame))) for frame in _candidates(space)]
-        steps = _without_blends([step for step in steps if _stands_out(step, space, config)], space)
+        steps = _without_blends([step for step in steps if _stands_out(step, space, config)], space, trace)
     else:
         steps = [Step(frame, space.distance(frame - 1, frame)) for frame in _by_content(features, config)]
         steps = [step for step in steps if step.levels >= LEAST_STEP]
-    return [step for step in steps if not is_flash(step.frame, space, features.times_s, config.flash_s)]
+    return [step for step in steps if not is_flash(step.frame, space, features.times_s, config.flash_s)
+            and not changes.of_one_shot(space, step.frame)]  # fmt: skip
 
 
 def _candidates(space: Space) -> np.ndarray:
@@ -49,14 +54,15 @@ def _candidates(space: Space) -> np.ndarray:
     steps = np.concatenate([space.steps, [0.0]])
     here, beside = steps[1:-1], np.maximum(steps[:-2], steps[2:])
     around = np.lib.stride_tricks.sliding_window_view(np.pad(here, BESIDE), 2 * BESIDE + 1)
-    usual = np.median(around, axis=1)
+    usual = median(around)
     return np.flatnonzero((here >= LEAST_STEP) & (here >= ONCE_SHARE * beside) & (here >= 1.3 * usual)) + 1
 
 
-def _without_blends(steps: list[Step], space: Space) -> list[Step]:
+def _without_blends(steps: list[Step], space: Space, trace: Trace) -> list[Step]:
     """Of two steps in a row with a blend of both sides between them, the first."""
     frames = {step.frame for step in steps}
-    return [step for step in steps if step.frame - 1 not in frames or not blends(space, step.frame - 1, step.frame - 1)]
+    return [step for step in steps
+            if step.frame - 1 not in frames or not blends(space, trace, step.frame - 1, step.frame - 1)]  # fmt: skip
 
 
 def _stands_out(step: Step, space: Space, config: SplitConfig) -> bool:
@@ -82,11 +88,17 @@ def is_flash(cut: int, space: Space, times_s: np.ndarray, flash_s: float) -> boo
     The first cut of a flash finds the picture before it again later; the last one finds the picture after it earlier.
     """
     limit = min(ALIKE_LEVELS, ALIKE_SHARE * space.distance(cut - 1, cut))
+    before = space.steps[max(1, cut - BESIDE) : cut]
+    restless = RESTLESS * float(median(before)) if len(before) else 0.0
+    moved = min(max(ALIKE_LEVELS, restless), MOVED_SHARE * space.moved_distance(cut - 1, cut))
     late = bisect.bisect_right(times_s, times_s[cut] + flash_s + EPSILON_S)
     early = bisect.bisect_left(times_s, times_s[cut] - flash_s - EPSILON_S)
-    if any(space.distance(cut - 1, index) < limit for index in range(cut + 1, late)):
+    pairs = [(cut - 1, index) for index in range(cut + 1, late)]
+    pairs += [(cut, index) for index in range(max(0, early - 1), cut - 1)]
+    if any(space.distance(*pair) < limit for pair in pairs):
         return True
-    return any(space.distance(cut, index) < limit for index in range(max(0, early - 1), cut - 1))
+    # what moves meanwhile is still the same picture
+    return any(space.moved_distance(*pair) < moved for pair in pairs)
 
 
 def _by_content(features: Features, config: SplitConfig) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ptta_core.models.picture_space import median
 from ptta_core.models.shot_features import LIT_LEVELS, Features
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _edge(picture: np.ndarray, coarse: float, scale: float) -> int:
         return 0
     level = np.percentile(picture[: last + INSIDE + 1], 75, axis=1)
     for row in range(first, last + 1):
-        inside = float(np.median(level[row : row + INSIDE]))
+        inside = float(median(level[row : row + INSIDE]))
         if level[row] > LIT_LEVELS and level[row] >= ABRUPT_SHARE * inside:
             before = float(level[max(0, row - 2)]) if row > 1 else 255.0
             lit = float((picture[row : row + INSIDE].max(axis=0) > LIT_LEVELS).mean())

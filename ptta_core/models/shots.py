@@ -17,9 +17,11 @@ import numpy as np
 
 from ptta_core.config import SplitConfig
 from ptta_core.models import gradual
+from ptta_core.models.fades import fades as find_fades
 from ptta_core.models.hard_cuts import hard_cuts
-from ptta_core.models.picture_space import Space
+from ptta_core.models.picture_space import Space, median
 from ptta_core.models.shot_features import Features, measure_for
+from ptta_core.models.trace import Trace
 
 if TYPE_CHECKING:
     from ptta_core.video import Frame
@@ -105,16 +107,19 @@ def decide(features: Features, config: SplitConfig, network: Network | None = No
             raise ValueError("split.detector = 'transnetv2' decides by a network, and none was given")
         return Shots(learned(network(features.rgb), config.transnet_threshold, pts, times_s), pts, times_s)
     space = Space(features.thumbs)
-    fades, flashes = gradual.fades(features, space, config)
-    dissolves = gradual.dissolves(features, space, fades, config) if config.dissolves else []
-    taken = [(one.start, one.end) for one in (*fades, *dissolves)] + flashes
-    cuts = [cut for cut in hard_cuts(features, space, config) if not _inside(cut.frame, taken)]
+    trace = Trace(features.thumbs, space.lit)
+    fades, flashes = find_fades(features, space, trace, config)
+    dissolves, effects = gradual.mixtures(features, space, trace, fades) if config.dissolves else ([], [])
+    mixed = [*fades, *dissolves]
+    taken = [one.core for one in mixed] + flashes + effects
+    cuts = [cut for cut in hard_cuts(features, space, trace, config) if not _inside(cut.frame, taken)]
     found = []
     for cut in cuts:
-        first, end = gradual.blended(space, cut.frame)
+        mixed = [gradual.without(one, cut.frame) for one in mixed]
+        first, end = gradual.blended(space, trace, cut.frame)
         sure = min(1.0, cut.levels / SURE_LEVELS)
         found.append(_boundary("cut", cut.frame, first, end, sure, pts, times_s))
-    for one in (*fades, *dissolves):
+    for one in mixed:
         found.append(_boundary(one.kind, one.frame, one.start, one.end, one.confidence, pts, times_s))
     return Shots(sorted(found, key=lambda one: (one.frame, one.pts)), pts, times_s)
 
@@ -156,7 +161,7 @@ def _boundary(
 def _end_pts(pts: Sequence[int]) -> int:
     if len(pts) < 2:
         return pts[0] + 1 if pts else 0
-    return pts[-1] + max(1, round(float(np.median(np.diff(pts)))))
+    return pts[-1] + max(1, round(float(median(np.diff(pts)))))
 
 
 # ------------------------------------------------------------------------------------------------------- spans

@@ -268,7 +268,7 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     return {f"split.{name}": value for name, value in recipe.split.model_dump(mode="json", exclude=unread).items()}
 
 
-@stage(Clip, version=4, id_field="source_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
+@stage(Clip, version=5, id_field="source_id", inputs=inputs, fields=result_fields, models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("split.")])  # fmt: skip
 def split(todo: list[SplitItem], job: Job) -> Iterator[Batch]:
     """Cut each source once; the long ones last, in chunks, where there are workers to share them."""
