@@ -1,17 +1,53 @@
 """The sections of a recipe that say what a kept clip is called and how it is learnt from: caption, admit, encode."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from ptta_core.section import ModelRef, Section
+from ptta_core.section import NOT_RESULT, ModelRef, Section, secret
+
+
+class EndpointConfig(Section):
+    """A server that answers chat completions as OpenAI's API defines them (vLLM, llama.cpp, a provider).
+
+    Its model, as it is called there, and `options` are all that changes a caption. A key is named by the environment
+    variable that holds it, and never written anywhere.
+    """
+
+    model: str = Field(min_length=1)
+    options: dict[str, Any] = {}  # more of a request's body, {top_p: 0.9}; null takes a field out of it
+    url: Annotated[str, Field(json_schema_extra=NOT_RESULT)]  # up to /chat/completions: http://127.0.0.1:8000/v1
+    api_key_env: Annotated[str, Field(json_schema_extra=NOT_RESULT)] = ""  # the variable's name; "" for no key
+    concurrency: Annotated[int, Field(ge=1, le=1024, json_schema_extra=NOT_RESULT)] = 8  # requests at once
+    requests_per_minute: Annotated[float | None, Field(gt=0, json_schema_extra=NOT_RESULT)] = None
+    timeout_s: Annotated[float, Field(gt=0, json_schema_extra=NOT_RESULT)] = 300.0  # for one request
+    retries: Annotated[int, Field(ge=0, json_schema_extra=NOT_RESULT)] = 6  # of a busy or lost server
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must begin with http:// or https:// and name a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise secret("must hold no user, key or query: a key belongs into the variable of api_key_env")
+        return text.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name(cls, text: str) -> str:
+        if text and not (text.isidentifier() and text.isascii() and text.upper() == text):
+            raise secret("must be the NAME of an environment variable, such as OPENAI_API_KEY, which holds the key")
+        return text
 
 
 class CaptionConfig(Section):
     """Who writes the captions."""
 
-    captioner: Literal["measured", "transformers"] = "measured"
-    model: ModelRef | None = None
+    captioner: Literal["measured", "transformers", "endpoint"] = "measured"
+    model: ModelRef | None = None  # of transformers
+    endpoint: EndpointConfig | None = None
     prompt: str = "Describe this animation clip in one paragraph: subject, action, setting, style and camera."
     frames: int = Field(8, ge=1)
     max_new_tokens: int = Field(200, ge=1)
@@ -36,6 +72,8 @@ class CaptionConfig(Section):
     def _model(self) -> "CaptionConfig":
         if self.captioner == "transformers" and self.model is None:
             raise ValueError("captioner transformers needs caption.model (id and revision)")
+        if self.captioner == "endpoint" and self.endpoint is None:
+            raise ValueError("captioner endpoint needs caption.endpoint (model and url)")
         return self
 
 
