@@ -42,15 +42,30 @@ class EndpointConfig(Section):
         return text
 
 
+# The base reads 256 tokens of a prompt (HunyuanVideo's text encoder): some 190 English words, trigger and suffix too.
+PROMPT = ("Describe this animation clip in one paragraph of at most 150 words: subject, action, setting, style and "
+          "camera. State only what is visible.")  # fmt: skip
+FORMAT = """Answer with one JSON object and nothing else:
+{"subject": "who or what is seen", "action": "what they do and how they move", "setting": "where and when it is", \
+"style": "how it is drawn", "camera": "how it is framed and how the camera moves", "labels": {labels}, \
+"caption": "all of this in one fluent paragraph of at most 150 words"}
+Each share is a number from 0 to 1 and says how much the clip is about that; together they are 1."""
+
+
 class CaptionConfig(Section):
     """Who writes the captions."""
 
     captioner: Literal["measured", "transformers", "endpoint"] = "measured"
     model: ModelRef | None = None  # of transformers
     endpoint: EndpointConfig | None = None
-    prompt: str = "Describe this animation clip in one paragraph: subject, action, setting, style and camera."
+    # the next seven are read by models only, not by measured; "{facts}" in a prompt stands for what was measured
+    prompt: str = PROMPT
+    structured: bool = False  # asks for JSON: subject, action, setting, style, camera, labels, and one paragraph
+    format: str = FORMAT  # how that is asked for, after the prompt; "{labels}" stands for the labels
+    facts: Literal["none", "prompt", "append"] = "none"  # what was measured: told in the prompt, or added
+    rewrite: str = ""  # a second prompt, before the caption of the first and without pictures; "": none
     frames: int = Field(8, ge=1)
-    max_new_tokens: int = Field(200, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
     of: Literal["window", "clip"] = "window"  # the frames that are learnt with it (encode.window), or the whole clip
     labels: list[str] = ["male", "female", "object", "background"]  # of the branches of a label gate, in their order
     label_words: dict[str, list[str]] = {}  # the words that speak of a label, in place of those in labels.py
@@ -68,10 +83,20 @@ class CaptionConfig(Section):
             raise ValueError(f"label_words of {', '.join(sorted(unknown))}: choices: {', '.join(self.labels)}")
         return self
 
+    @field_validator("format")
+    @classmethod
+    def _format(cls, text: str) -> str:
+        names = ("subject", "action", "setting", "style", "camera", "{labels}", "caption")
+        if missing := [name for name in names if name not in text]:
+            raise ValueError(f"must ask for {', '.join(missing)}: the answer is read as JSON with all of them")
+        return text
+
     @model_validator(mode="after")
     def _model(self) -> "CaptionConfig":
         if self.captioner == "transformers" and self.model is None:
             raise ValueError("captioner transformers needs caption.model (id and revision)")
+        if "{facts}" in self.prompt and self.facts != "prompt":
+            raise ValueError(f"prompt has {{facts}}, so facts must be prompt, not {self.facts}")
         if self.captioner == "endpoint" and self.endpoint is None:
             raise ValueError("captioner endpoint needs caption.endpoint (model and url)")
         return self

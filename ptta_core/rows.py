@@ -137,6 +137,12 @@ class Caption:
     captioner: str
     start_s: float = 0.0  # the part of the source that it speaks of
     end_s: float = 0.0
+    subject: str = ""  # this and the next four: of a structured caption (caption.structured), "" where not known
+    action: str = ""
+    setting: str = ""
+    style: str = ""
+    camera: str = ""
+    cut: bool = False  # the model had not ended when caption.max_new_tokens were spent
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ptta_core.windows import Window
 
 __all__ = ["Facts", "describe_facts"]
 
+PARTS = ("subject", "action", "setting", "style", "camera")
 FRAME_SIDE_PX = 448  # the shorter side's size for a language model; its processor resizes further
 
 
@@ -61,10 +62,16 @@ class CaptionItem:
 
 
 class Words(NamedTuple):
-    """A caption."""
+    """A caption, and its parts where the captioner knows them."""
 
     text: str
     labels_json: str = ""  # JSON object label -> share, "" when unknown
+    subject: str = ""
+    action: str = ""
+    setting: str = ""
+    style: str = ""
+    camera: str = ""
+    cut: bool = False  # the model had not ended when caption.max_new_tokens were spent
 
 
 class Malformed(ValueError):

@@ -6,15 +6,14 @@ set of rules serves a batch on this machine's GPU (`converse`) and a request to 
 
 import re
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 from ptta_core.config import CaptionConfig
 from ptta_core.models.captioner import CaptionItem, Malformed, Words
+from ptta_core.models.structured import THOUGHT, parse
 
-THOUGHT = re.compile(r"^.*?</think>", re.DOTALL)  # what a reasoning model says to itself first
 FENCE = re.compile(r"^```[\w-]*\s*\n(.*?)\n?```$", re.DOTALL)
-
-Read = TypeVar("Read")
 
 
 class Ask(NamedTuple):
@@ -44,21 +43,51 @@ Dialogue = Generator[Ask, Answer, Words]
 
 def dialogue(item: CaptionItem, config: CaptionConfig) -> Dialogue:
     """One window's caption. Raises Malformed where the model gives none, asked twice."""
-    text = yield from insist(Ask((config.prompt,)), plain)
-    return Words(text)
+    words = yield from insist(Ask((question(item, config),)), partial(described, config=config))
+    if config.rewrite:
+        again = yield from insist(Ask((f"{config.rewrite}\n\n{words.text}",), seen=False), plainly)
+        words = words._replace(text=again.text, cut=words.cut or again.cut)
+    if config.facts == "append":
+        words = words._replace(text=f"{words.text} {item.words()}")
+    return words
 
 
-def insist(ask: Ask, read: Callable[[str], Read]) -> Generator[Ask, Answer, Read]:
+def question(item: CaptionItem, config: CaptionConfig) -> str:
+    """What is asked beside the pictures: the prompt, the facts where they are to be told, the form of the answer."""
+    parts = [config.prompt]
+    if config.facts == "prompt":
+        parts = ([config.prompt.replace("{facts}", item.words())] if "{facts}" in config.prompt else
+                 [config.prompt, f"Measured in this clip, and certain: {item.words()}"])  # fmt: skip
+    if config.structured:
+        shares = ", ".join(f'"{label}": <share>' for label in config.labels)
+        parts.append(config.format.replace("{labels}", f"{{{shares}}}"))
+    return "\n\n".join(parts)
+
+
+def described(answer: Answer, config: CaptionConfig) -> Words:
+    """A first answer as a caption. Raises ValueError."""
+    if not config.structured:
+        return plainly(answer)
+    return parse(answer.text, config.labels)._replace(cut=answer.cut)
+
+
+def plainly(answer: Answer) -> Words:
+    """An answer that is nothing but the caption. Raises ValueError for an empty one."""
+    return Words(plain(answer.text), cut=answer.cut)
+
+
+def insist(ask: Ask, read: Callable[[Answer], Words]) -> Generator[Ask, Answer, Words]:
     """What `read` makes of an answer; one that it cannot read (ValueError) is asked for once more, the error named."""
     for last in (False, True):
         answer = yield ask
         try:
             if answer.problem:
                 raise ValueError(answer.problem)
-            return read(answer.text)
+            return read(answer)
         except ValueError as error:
             if last:
-                raise Malformed(f"{error}\n{answer.text}") from error
+                cut = " (the answer was cut: see caption.max_new_tokens)" if answer.cut else ""
+                raise Malformed(f"{error}{cut}\n{answer.text}") from error
             if answer.text.strip() and not answer.problem:
                 ask = ask._replace(turns=(*ask.turns, answer.text, f"That cannot be used: {error}. Answer again."))
     raise AssertionError("the second answer returns or raises")

@@ -61,12 +61,14 @@ def row(item: CaptionItem, words: Any, config: CaptionConfig, captioner: str) ->
         return words
     if isinstance(words, Exception):
         return Failed(getattr(words, "kind", "error"), str(words), bool(getattr(words, "retryable", False)))
+    from ptta_core.models.captioner import PARTS
+
     labels = words.labels_json or labels_of(words.text, config)
     first_s, last_s = item.span_s()
     return Caption(
         caption_id=digest(item.clip_id, [str(first_s), str(last_s)], words.text, labels), clip_id=item.clip_id,
         text=words.text, labels=labels, captioner=captioner, start_s=item.start_s + float(first_s),
-        end_s=item.start_s + float(last_s),
+        end_s=item.start_s + float(last_s), cut=words.cut, **{name: getattr(words, name) for name in PARTS},
     )  # fmt: skip
 
 
@@ -84,8 +86,8 @@ def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str
 def inputs(view: View) -> Items:
     """One item a window of a kept clip, or one a clip where caption.of says so.
 
-    A language model reads that part of the clip. The measured captioner reads the clip's score, how long the part is as
-    the model sees it, and which part it is.
+    A language model reads that part of the clip. The measured captioner, and a model that is told the facts, reads the
+    clip's score, how long the part is as the model sees it, and which part it is.
     """
     from ptta_core.models.captioner import CaptionItem, Facts
 
@@ -101,8 +103,8 @@ def inputs(view: View) -> Items:
                             unfit=part if isinstance(part, ValueError) else None)
                 for clip, part in (parts[row] for row in rows)]  # fmt: skip
 
-    measured = view.recipe.caption.captioner == "measured"
-    input_ids = [digest(clip["clip_id"], *read(clip, part, scores if measured else None)) for clip, part in parts]
+    told = view.recipe.caption.captioner == "measured" or view.recipe.caption.facts != "none"
+    input_ids = [digest(clip["clip_id"], *read(clip, part, scores if told else None)) for clip, part in parts]
     return Items([name_of(clip, part) for clip, part in parts], input_ids, make)
 
 
@@ -149,7 +151,9 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     own = config.model_dump(mode="json", exclude={"of", "label_words", "endpoint", "model"})
     if config.captioner == "measured":
         own = {name: own[name] for name in ("captioner", "labels")}
-    elif config.captioner == "endpoint" and config.endpoint:
+    elif not config.structured:
+        own.pop("format")
+    if config.captioner == "endpoint" and config.endpoint:
         own |= {f"endpoint.{name}": value for name, value in memo.result_fields(config.endpoint).items()}
     words = {label: words_of(label, config.label_words) for label in config.labels}
     return {f"caption.{name}": value for name, value in own.items()} | {"caption.label_words": digest(words)}
