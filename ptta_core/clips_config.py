@@ -102,12 +102,17 @@ class CaptionConfig(Section):
         return self
 
 
+Flag = Literal["empty", "refusal", "repetition", "language", "boilerplate", "cut", "near_identical"]
+
+
 class AdmitConfig(Section):
     """Which captions are good enough to learn from."""
 
     min_words: int = Field(3, ge=0)
     max_words: int = Field(400, ge=1)
     max_repeats: int | None = Field(None, ge=1)  # keep at most this many clips with the same caption
+    refuse: list[Flag] = ["empty", "refusal", "repetition", "language", "cut"]  # see flags.py; near_identical keeps one
+    language: Literal["en", "any"] = "en"  # that captions are wanted in
 
 
 class EncodeConfig(Section):
@@ -119,6 +124,7 @@ class EncodeConfig(Section):
     window: Literal["first", "middle", "chunks", "uniform"] = "first"
     trigger: str = ""
     suffix: str = ""
+    strip_openings: bool = False  # "The video shows a girl" is learnt as "A girl" (flags.py)
     tile: bool = True  # the VAE takes pictures over 256 px in tiles; in time it always does, see buckets.TILING
 
     @model_validator(mode="after")

@@ -154,6 +154,7 @@ class Admission:
     caption_id: str
     kept: bool
     reason: str
+    flags: str = ""  # "repetition, cut": what may be wrong with it (flags.py), whatever was decided
 
 
 @dataclass(frozen=True)
