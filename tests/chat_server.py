@@ -146,7 +146,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif name == "cut":
             self.reply(200, completion(text, "length"))
         elif name == "garbage":
-            self.reply(200, b"<html>not what you think</html>")
+            self.reply(200, f"<html>not what you think</html> {self.headers.get('Authorization')}".encode())
         elif name == "null":
             self.reply(200, completion(None))
         else:  # a status, and perhaps when to come back

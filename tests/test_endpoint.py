@@ -12,8 +12,9 @@ from chat_server import COLOURS, chat_server, said
 from ptta_core import fleet, video
 from ptta_core.config import CaptionConfig, ConfigError, Workers, load_recipe
 from ptta_core.models import endpoint
+from ptta_core.models.asking import answers
 from ptta_core.models.captioner import CaptionItem, Facts, Malformed
-from ptta_core.models.endpoint import FrameReader, Refused, Rejected, Unanswered, answers
+from ptta_core.models.endpoint import FrameReader, Refused, Rejected, Unanswered
 from ptta_core.stages import load
 from ptta_core.stages.caption import row
 
@@ -168,7 +169,7 @@ def test_a_server_that_is_not_there(colours):
 
 def test_keys_come_from_the_environment_and_go_nowhere_else(colours, monkeypatch, caplog, tmp_path):
     caplog.set_level(logging.DEBUG)
-    with chat_server(script={0: ["400"], 1: ["500"] * 9, 17: ["401"]}) as server:  # all repeat the key
+    with chat_server(script={0: ["400"], 1: ["500"] * 9, 2: ["garbage"] * 2, 17: ["401"]}) as server:  # all repeat it
         with pytest.raises(Refused, match=r"CAPTION_KEY .* is not set"):
             ask(server, colours, api_key_env="CAPTION_KEY")
         monkeypatch.setenv("CAPTION_KEY", KEY)
@@ -177,7 +178,7 @@ def test_keys_come_from_the_environment_and_go_nowhere_else(colours, monkeypatch
             got.extend(answers(prepared(colours), mine))
     assert {headers["Authorization"] for _, _, headers, _ in server.seen} == {f"Bearer {KEY}"}
     written = [str(one) for _, one in got] + [str(caught.value), mine.model_dump_json(), caplog.text]
-    assert all("***" in str(one) for one in (*(one for item, one in got if item.clip_id in ("clip0", "clip1")),
+    assert all("***" in str(one) for one in (*(one for item, one in got if item.clip_id in ("clip0", "clip1", "clip2")),
                                              caught.value)) and len(got) == 17  # fmt: skip
     assert not any(KEY in one for one in written)
     for bad in ({"api_key_env": KEY}, {"url": f"http://me:{KEY}@here/v1"}, {"url": f"http://here/v1?key={KEY}"}):

@@ -1,10 +1,15 @@
 """The caption stage with a server: what is committed, what is kept when the server stops, and what is asked again."""
 
+import os
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from chat_server import chat_server, pictures_of, said
 from demo import IN_PROCESS
+from servers import wait_for
 
 from ptta_core import memo
 from ptta_core.memo import StageError
@@ -94,3 +99,41 @@ def test_check_asks_the_server_whether_it_has_the_model(curated, curated_home, m
         assert not unset.ok and "NOT_SET_HERE" in unset.note
     gone = finding(url=server.url)
     assert not gone.ok and "cannot be reached" in gone.note
+
+
+RUN = """
+import sys
+from pathlib import Path
+from ptta_core import memo
+from test_endpoint_stage import view_of
+more = {"caption.endpoint.concurrency": 2, "site.commit_rows": 1}
+view = view_of(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], **more)
+memo.run(view.stage("caption"), view)
+"""
+
+
+def test_a_kill_costs_what_was_under_way_and_no_more(curated, curated_home):
+    tests = Path(__file__).parent
+    with chat_server(look=look, slow_s=0.3) as server:
+        command = [sys.executable, "-c", RUN, str(curated), str(curated_home), server.url]
+        process = subprocess.Popen(command, cwd=tests.parent, env=os.environ | {"PYTHONPATH": str(tests)})
+        wait_for(lambda: len(server.seen) >= 6 or process.poll() is not None, 60, "the sixth request")
+        process.kill()
+        process.wait()
+        asked, server.slow_s = len(server.seen), 0.0
+        view = view_of(curated, curated_home, server.url)
+        done = captions(view)
+        true = expected(view)
+        assert 1 <= len(done) < len(true) and done.items() <= true.items()
+        assert asked - len(done) <= 4  # two under way, two answered and not committed yet
+        assert memo.run(view.stage("caption"), view).computed == len(true) - len(done)
+    assert captions(view_of(curated, curated_home, server.url)) == true
+    assert len(server.seen) == asked + len(true) - len(done)
+
+
+def test_pool_workers_read_the_pictures_and_take_no_gpu(curated, curated_home, ray_session):
+    with chat_server(look=look) as server:
+        site = {"site.caption.count": 1, "site.caption.gpus": 1.0, "site.caption.batch": 2}  # there is no GPU here
+        view = view_of(curated, curated_home, server.url, **site)
+        assert memo.run(view.stage("caption"), view).failed == 0
+    assert captions(view) == expected(view)

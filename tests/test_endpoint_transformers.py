@@ -16,8 +16,9 @@ from test_endpoint import colours, prepared  # noqa: F401  (a fixture)
 
 from ptta_core.config import CaptionConfig, ModelRef
 from ptta_core.models import captioner, tiny_vlm
+from ptta_core.models.asking import answers
 from ptta_core.models.dialogue import Chat
-from ptta_core.models.endpoint import FrameReader, answers, look_up
+from ptta_core.models.endpoint import FrameReader, look_up
 
 pytest.importorskip("openai", reason="transformers' own server needs the openai package")
 

@@ -176,7 +176,7 @@ def over_http(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
 
     Every caption is handed over when it comes. Raises StageError where the server refuses everybody.
     """
-    from ptta_core.models import endpoint
+    from ptta_core.models import asking, endpoint
 
     config, name = job.config, captioner_name(job.config)
     yield [(item, failed) for item in todo if (failed := unfit(item))]
@@ -184,7 +184,7 @@ def over_http(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
     workers = job.site.caption.model_copy(update={"gpus": 0.0})  # the server has them
     pictures = fleet.fan_out(partial(endpoint.FrameReader, config.frames), fit, workers, job.site.ray, job.spent)
     try:
-        with closing(pictures), closing(endpoint.answers(pictures, config)) as answers:  # type: ignore[type-var]
+        with closing(pictures), closing(asking.answers(pictures, config)) as answers:  # type: ignore[type-var]
             for item, words in answers:
                 yield [(item, row(item, words, config, name))]
     except endpoint.Refused as error:
