@@ -359,6 +359,8 @@ def _explain(model: type[Section], what: str, error: Any) -> str:
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"{what}: unknown field {where} = {error['input']!r}{hint} Choices: {', '.join(known)}"
+    if error["type"] == "secret":
+        return f"{what}: {where}: {error['msg']}"
     return f"{what}: {where or 'recipe'} = {error['input']!r}: {error['msg']}"
 
 

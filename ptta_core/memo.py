@@ -295,11 +295,15 @@ def _compute(stage: Stage, view: View, items: Items, planned: Plan, lease: Lease
         spent,
         writer,
     )
-    with contextlib.closing(stage.compute(values, job)) as batches:  # type: ignore[type-var]
-        for batch in batches:
-            writer.add(batch)
-            if len(values) > 1 or writer.finished:
-                report(writer.finished, len(values), said[0])
+    try:
+        with contextlib.closing(stage.compute(values, job)) as batches:  # type: ignore[type-var]
+            for batch in batches:
+                writer.add(batch)
+                if len(values) > 1 or writer.finished:
+                    report(writer.finished, len(values), said[0])
+    except StageError:
+        writer.commit()
+        raise
     writer.commit()
     for noun in (*stage.nouns, Done):
         view.store.compact(TABLE_OF[noun])

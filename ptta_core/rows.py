@@ -137,6 +137,12 @@ class Caption:
     captioner: str
     start_s: float = 0.0  # the part of the source that it speaks of
     end_s: float = 0.0
+    subject: str = ""  # this and the next four: of a structured caption (caption.structured), "" where not known
+    action: str = ""
+    setting: str = ""
+    style: str = ""
+    camera: str = ""
+    cut: bool = False  # the model had not ended when caption.max_new_tokens were spent
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ class Admission:
     caption_id: str
     kept: bool
     reason: str
+    flags: str = ""  # "repetition, cut": what may be wrong with it (flags.py), whatever was decided
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What recipes and sites are made of: frozen sections, models by id and revision, and the error of a bad one."""
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
 
 class ConfigError(ValueError):
@@ -11,6 +12,11 @@ class Section(BaseModel):
     """A part of a recipe or site: frozen, and a misspelt field is an error, not a silent default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def secret(message: str) -> PydanticCustomError:
+    """The error of a value that may be, or hold, a key: config.py shows the message and not the value."""
+    return PydanticCustomError("secret", message)  # type: ignore[arg-type]  # any text is a literal to its users
 
 
 # A field that shapes how a stage runs or what it keeps for people, never its result: left out of the fingerprint.

@@ -29,6 +29,7 @@ HOMES = {
     "av": ("ptta_core/video/", "benchmarks/floor.py", "benchmarks/peers/"),
     "torch": ("ptta_core/models/", "ptta_core/training/", "benchmarks/"),
     "tensorboardX": ("ptta_core/training/",),
+    "httpx": ("ptta_core/models/endpoint.py",),
 }
 # places that may import an engine inside a function: a worker's constructor sets torch's threads
 LAZY_HOMES = {"torch": ("ptta_core/stages/",)}

@@ -14,6 +14,7 @@ from ptta_core.fleet import Failed
 from ptta_core.ids import digest
 from ptta_core.models import captioner, tiny_vlm
 from ptta_core.models.captioner import CaptionItem, Facts, describe_facts
+from ptta_core.models.dialogue import Chat
 from ptta_core.models.frames import EmptyClip, Nearest
 from ptta_core.stages.caption import CaptionWriter
 
@@ -195,12 +196,58 @@ def by_hand(vlm, frames) -> str:
     return tokenizer.decode(tokens[0, start:], skip_special_tokens=True).strip()
 
 
+def said(vlm, clips) -> list[str]:
+    return [one.text for one in vlm.answer([Chat(frames, (vlm.config.prompt,)) for frames in clips])]
+
+
 def test_a_batch_says_of_each_clip_what_the_model_says_of_it_alone(vlm, clips):
     true = [by_hand(vlm, frames) for frames in clips]
     assert len(set(true)) == 3  # different clips, different words: a mix-up would show
-    assert vlm.write(clips) == true
-    assert vlm.write(clips[::-1]) == true[::-1]
-    assert vlm.write([]) == []
+    assert said(vlm, clips) == true
+    assert said(vlm, clips[::-1]) == true[::-1]
+    assert said(vlm, []) == []
+
+
+def oom_above(vlm, most, monkeypatch):
+    """The model, on a device that holds so many clips at once; the sizes that were tried."""
+    import torch
+
+    generate, tried = type(vlm.model).generate, []
+
+    def short_of_memory(model, **inputs):
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return generate(model, **inputs)
+
+    monkeypatch.setattr(vlm.model, "generate", lambda **inputs: short_of_memory(vlm.model, **inputs), raising=False)
+    monkeypatch.setattr(vlm, "most", None)
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_stays_so(vlm, clips, monkeypatch):
+    many = [*clips, *clips, clips[0], clips[2]]
+    true = said(vlm, many)
+    tried = oom_above(vlm, 2, monkeypatch)
+    assert said(vlm, many) == true and tried == [8, 4, 2, 2, 2, 2]
+    assert said(vlm, many[:3]) == true[:3] and tried[6:] == [2, 1]
+
+
+def test_one_clip_that_does_not_fit_alone_is_an_error_of_memory(vlm, clips, monkeypatch):
+    from ptta_core import fleet
+    from ptta_core.config import Workers
+
+    oom_above(vlm, 0, monkeypatch)
+    made = fleet.fan_out(lambda: lambda items: vlm.answer([Chat(one, ("?",)) for one in items]), clips[:1], Workers())
+    ((_, failed),) = next(iter(made))
+    assert failed.kind == "out_of_memory" and failed.retryable
+
+
+def test_an_answer_that_was_cut_is_told(vlm):
+    import torch
+
+    new = torch.tensor([[5] * vlm.config.max_new_tokens, [5] * 9 + [vlm.processor.tokenizer.eos_token_id]])
+    assert vlm._cut(new) == [True, False] and vlm._cut(new[:, :9]) == [False, False]
 
 
 def test_a_model_without_safetensors_is_refused(tmp_path, vlm):

@@ -23,6 +23,8 @@ def check(view: View) -> list[Finding]:
     found.append(_sources(view))
     found += [_workspace(view), _disk(view)]
     found += [_model(field, ref, view) for field, ref in view.recipe.models().items()]
+    if view.recipe.caption.captioner == "endpoint":
+        found.append(_endpoint(view))
     missing = licences.missing(view.recipe)
     for field, licence in licences.required(view.recipe).items():
         accepted = field not in missing
@@ -72,6 +74,15 @@ def _model(field: str, ref: ModelRef, view: View) -> Finding:
     pinned = ref.revision and len(ref.revision) >= 7 and all(char in "0123456789abcdef" for char in ref.revision)
     return Finding(field, True, name if pinned or name.startswith("local:") else
                    f"{name}: a branch, not a commit: results may change when it moves")  # fmt: skip
+
+
+def _endpoint(view: View) -> Finding:
+    from ptta_core.models import endpoint
+
+    try:
+        return Finding("caption.endpoint", True, endpoint.look_up(view.recipe.caption))
+    except endpoint.Refused as error:
+        return Finding("caption.endpoint", False, str(error))
 
 
 def _prompts(view: View) -> Finding:

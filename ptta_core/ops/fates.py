@@ -105,7 +105,7 @@ def _why(planned: Plan, latents: int, left_out: Counter[str]) -> str:
 
 def admit_rule(reason: str) -> str:
     """The field of the recipe that a refused caption's reason names."""
-    found = re.search(r"min_words|max_words|max_repeats", reason)
+    found = re.search(r"^refuse \w+|min_words|max_words|max_repeats", reason)
     return f"admit.{found[0]}" if found else "unknown"
 
 

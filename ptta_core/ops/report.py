@@ -13,7 +13,7 @@ import yaml
 from ptta_core import stages
 from ptta_core.config import ConfigError, Site
 from ptta_core.memo import Outcome, StageError, now
-from ptta_core.ops import cards, fates, runs, show, watching
+from ptta_core.ops import captioned, cards, fates, runs, show, watching
 from ptta_core.report import ReportData, write_report
 from ptta_core.report.data import (
     ExportRow,
@@ -94,7 +94,7 @@ def gather(
         site=view.site.name, workspace=view.home.name, theta=recipe.select.theta, alpha=recipe.select.alpha,
         status=status, message=message, river=river(view, outcomes), clips=clips, columns=columns, near=near,
         rejected=rejected(view), footage=footage, learnt=fates.sentences(footage) if footage else [],
-        looks=cards.looks(view),
+        looks=cards.looks(view), **captioned.judged(view),
         training=training(tables["train"]), held_out=held_out(view),
         loss=[(row["step"], row["loss"]) for row in steps], gates=[(row["step"], row["gate_mean"]) for row in steps],
         times=[{name: row[name] for name in ("step_s", *watching.PHASES)} for row in steps],

@@ -93,6 +93,19 @@ class LookCard:
 
 
 @dataclass(frozen=True)
+class CaptionCard:
+    """A caption that may be wrong, and what admit decided."""
+
+    clip_id: str
+    text: str
+    start_s: float  # in its source
+    end_s: float
+    flags: str  # "repetition, cut", "" for one that is refused for another reason
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class LabelRow:
     """What the branches did for samples with a label, mean over layers; "all" for every sample."""
 
@@ -225,6 +238,10 @@ class ReportData:
     rejected: list[tuple[str, int]] = field(default_factory=list)  # rule of select, clips that it rejected
     footage: dict[str, Any] = field(default_factory=dict)  # what is learnt of the selected clips: see ops/fates.py
     learnt: list[str] = field(default_factory=list)  # the same in sentences
+    captions: int = 0  # that were judged
+    refused: int = 0  # of them
+    flags: list[tuple[str, int]] = field(default_factory=list)  # flag, captions that have it; commonest first
+    worst: list[CaptionCard] = field(default_factory=list)  # some of those with a flag or refused, the worst first
     looks: list[LookCard] = field(default_factory=list)
     training: list[tuple[str, str]] = field(default_factory=list)  # facts: ("rank", "16")
     loss: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)

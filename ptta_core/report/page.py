@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ptta_core.report import sections
+from ptta_core.report.captions import captions
 from ptta_core.report.data import ReportData
 from ptta_core.report.learning import learning
 from ptta_core.report.river import river
@@ -45,6 +46,7 @@ def render(data: ReportData) -> str:
         ("river", "The river", river(data.river)),
         ("scores", "Scores", sections.scores(data)),
         ("clips", "Clips", ""),
+        ("captions", "Captions", captions(data)),
         ("latents", "Latents", learning(data)),
         ("training", "Training", sections.training(data)),
         ("generations", "Generations", sections.generations(data)),

@@ -220,6 +220,8 @@ pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono"
 .looks img{display:block;max-width:100%;height:auto;margin-bottom:7px;background:var(--panel)}
 .looks i{font-style:normal;color:var(--soft);margin-left:.6em}
 .looks p{overflow-wrap:anywhere}
+.worst{padding-left:1.6em}
+.worst li{margin:10px 0;max-width:75ch}
 .looks .file{color:var(--soft);font-size:12px}
 """.replace(
     "PLACE_BRANCHES",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptta_core import fleet
+from ptta_core import fleet, memo
 from ptta_core.config import CaptionConfig, Recipe
 from ptta_core.fleet import Failed
 from ptta_core.ids import digest
 from ptta_core.labels import labels_of, words_of
-from ptta_core.memo import Batch, Items, Job, stage
+from ptta_core.memo import Batch, Items, Job, StageError, stage
 from ptta_core.rows import Caption, Score
 from ptta_core.view import View
 from ptta_core.windows import Window, item_id, length_s, plan
@@ -44,19 +45,31 @@ class CaptionWriter:
         Raises video's errors, and EmptyClip for a span without frames.
         """
         words = iter(self.captioner([item for item in items if item.unfit is None]))
-        return [self.row(item, next(words)) if item.unfit is None else
-                Failed(getattr(item.unfit, "kind", "unfit"), f"no window to learn from: {item.unfit}")
-                for item in items]  # fmt: skip
+        return [unfit(item) or row(item, next(words), self.config, self.name) for item in items]
 
-    def row(self, item: CaptionItem, words: Any) -> Caption:
-        """The caption of one window; its labels are the captioner's, else those of its words."""
-        labels = words.labels_json or labels_of(words.text, self.config)
-        first_s, last_s = item.span_s()
-        return Caption(
-            caption_id=digest(item.clip_id, [str(first_s), str(last_s)], words.text, labels), clip_id=item.clip_id,
-            text=words.text, labels=labels, captioner=self.name, start_s=item.start_s + float(first_s),
-            end_s=item.start_s + float(last_s),
-        )  # fmt: skip
+
+def unfit(item: CaptionItem) -> Failed | None:
+    """The failure of a clip that has no window."""
+    if item.unfit is None:
+        return None
+    return Failed(getattr(item.unfit, "kind", "unfit"), f"no window to learn from: {item.unfit}")
+
+
+def row(item: CaptionItem, words: Any, config: CaptionConfig, captioner: str) -> Caption | Failed:
+    """The caption of one window, or why there is none; its labels are the captioner's, else those of its words."""
+    if isinstance(words, Failed):
+        return words
+    if isinstance(words, Exception):
+        return Failed(getattr(words, "kind", "error"), str(words), bool(getattr(words, "retryable", False)))
+    from ptta_core.models.captioner import PARTS
+
+    labels = words.labels_json or labels_of(words.text, config)
+    first_s, last_s = item.span_s()
+    return Caption(
+        caption_id=digest(item.clip_id, [str(first_s), str(last_s)], words.text, labels), clip_id=item.clip_id,
+        text=words.text, labels=labels, captioner=captioner, start_s=item.start_s + float(first_s),
+        end_s=item.start_s + float(last_s), cut=words.cut, **{name: getattr(words, name) for name in PARTS},
+    )  # fmt: skip
 
 
 def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str:
@@ -65,14 +78,16 @@ def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str
 
     if config.captioner == "transformers" and config.model:
         return f"transformers {describe(config.model, models_folder)}"
+    if config.captioner == "endpoint" and config.endpoint:
+        return f"endpoint {config.endpoint.model}"
     return config.captioner
 
 
 def inputs(view: View) -> Items:
     """One item a window of a kept clip, or one a clip where caption.of says so.
 
-    A language model reads that part of the clip. The measured captioner reads the clip's score, how long the part is as
-    the model sees it, and which part it is.
+    A language model reads that part of the clip. The measured captioner, and a model that is told the facts, reads the
+    clip's score, how long the part is as the model sees it, and which part it is.
     """
     from ptta_core.models.captioner import CaptionItem, Facts
 
@@ -88,8 +103,8 @@ def inputs(view: View) -> Items:
                             unfit=part if isinstance(part, ValueError) else None)
                 for clip, part in (parts[row] for row in rows)]  # fmt: skip
 
-    measured = view.recipe.caption.captioner == "measured"
-    input_ids = [digest(clip["clip_id"], *read(clip, part, scores if measured else None)) for clip, part in parts]
+    told = view.recipe.caption.captioner == "measured" or view.recipe.caption.facts != "none"
+    input_ids = [digest(clip["clip_id"], *read(clip, part, scores if told else None)) for clip, part in parts]
     return Items([name_of(clip, part) for clip, part in parts], input_ids, make)
 
 
@@ -132,17 +147,46 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
 
     Which frames a caption is about is no field of its own here: it is part of what each item reads.
     """
-    own = recipe.caption.model_dump(mode="json", exclude={"of", "label_words"})
-    if recipe.caption.captioner == "measured":
+    config = recipe.caption
+    own = config.model_dump(mode="json", exclude={"of", "label_words", "endpoint", "model"})
+    if config.captioner == "measured":
         own = {name: own[name] for name in ("captioner", "labels")}
-    words = {label: words_of(label, recipe.caption.label_words) for label in recipe.caption.labels}
+    elif not config.structured:
+        own.pop("format")
+    if config.captioner == "endpoint" and config.endpoint:
+        own |= {f"endpoint.{name}": value for name, value in memo.result_fields(config.endpoint).items()}
+    words = {label: words_of(label, config.label_words) for label in config.labels}
     return {f"caption.{name}": value for name, value in own.items()} | {"caption.label_words": digest(words)}
 
 
-@stage(Caption, version=3, id_field="item_id", inputs=inputs, fields=result_fields,
+@stage(Caption, version=4, id_field="item_id", inputs=inputs, fields=result_fields,
        by_items=("caption.of", "encode.window", "encode.frames", "encode.fps"), models=lambda recipe: [
            ref for name, ref in recipe.models().items() if name.startswith("caption.")])  # fmt: skip
 def caption(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
     """Describe each window."""
+    if job.config.captioner == "endpoint":
+        yield from over_http(todo, job)
+        return
     make = partial(CaptionWriter, job.config, job.site.caption.threads, job.device(), str(job.models))
     yield from fleet.fan_out(make, todo, job.site.caption, job.site.ray, job.spent)
+
+
+def over_http(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
+    """Have each window described by a server: site.caption's workers read pictures, this process asks for captions.
+
+    Every caption is handed over when it comes. Raises StageError where the server refuses everybody.
+    """
+    from ptta_core.models import asking, endpoint
+
+    config, name = job.config, captioner_name(job.config)
+    yield [(item, failed) for item in todo if (failed := unfit(item))]
+    fit = [item for item in todo if item.unfit is None]
+    workers = job.site.caption.model_copy(update={"gpus": 0.0})  # the server has them
+    pictures = fleet.fan_out(partial(endpoint.FrameReader, config.frames), fit, workers, job.site.ray, job.spent)
+    try:
+        with closing(pictures), closing(asking.answers(pictures, config)) as answers:  # type: ignore[type-var]
+            for item, words in answers:
+                yield [(item, row(item, words, config, name))]
+    except endpoint.Refused as error:
+        kept = "What was captioned is kept; the same command goes on from there."
+        raise StageError(f"caption: {error}. {kept}") from error

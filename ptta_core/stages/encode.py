@@ -11,6 +11,7 @@ import numpy as np
 from ptta_core import fleet, ids, looks
 from ptta_core.buckets import TILING, bucket_name, cover, crop_of, sides
 from ptta_core.config import BaseConfig, EncodeConfig, Recipe
+from ptta_core.flags import without_opening
 from ptta_core.fleet import Failed
 from ptta_core.looks import LookItem
 from ptta_core.memo import Batch, Items, Job, stage
@@ -123,6 +124,7 @@ class Looker:
 
 def effective_prompt(text: str, config: EncodeConfig) -> str:
     """Trigger, caption and suffix, with one blank between those that are not empty."""
+    text = without_opening(text) if config.strip_openings else text
     return " ".join(part.strip() for part in (config.trigger, text, config.suffix) if part.strip())
 
 
@@ -208,6 +210,8 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
     the latents of short ones as they are.
     """
     own = {f"encode.{name}": getattr(recipe.encode, name) for name in ("trigger", "suffix", "tile")}
+    if recipe.encode.strip_openings:
+        own["encode.strip_openings"] = True
     return own | {"VAE tiles": TILING, "base.dtype": recipe.base.dtype}
 
 
