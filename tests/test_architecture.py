@@ -148,8 +148,8 @@ def unsafe(node: ast.AST) -> str | None:
 
 
 def test_unsafe_is_recognised() -> None:
-    for text in ("import pickle", "from cloudpickle import loads", "torch.load(p, weights_only=True)", "eval('1')", "yaml.load(f)",
-                 "subprocess.run(c, shell=True)"):  # fmt: skip
+    for text in ("import pickle", "from cloudpickle import loads", "torch.load(p, weights_only=True)", "eval('1')",
+                 "yaml.load(f)", "subprocess.run(c, shell=True)"):  # fmt: skip
         assert any(unsafe(node) for node in ast.walk(ast.parse(text))), text
     safe = "model.eval(); yaml.safe_load(f); run(c, shell=False)"
     assert not any(unsafe(node) for node in ast.walk(ast.parse(safe)))
