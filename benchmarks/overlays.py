@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ from stamps import Stamp, logo, subtitle
 
 from ptta_core import video
 from ptta_core.models import overlay
+
+COLOURED = (1, 6, 10)  # of the dozen frames: those nearest to 10, 50 and 90 %
 
 # --------------------------------------------------------------------------------------------- what is measured
 
@@ -33,6 +36,16 @@ class Shot:
 
     name: str
     images: list[np.ndarray]
+
+
+class Seen(NamedTuple):
+    """A shot as the score stage sees it: a dozen frames in gray and three in colour."""
+
+    grays: list[np.ndarray]
+    colours: list[np.ndarray]
+
+
+Example = tuple[str, str, int, Stamp | None, Seen]  # shot, kind, seed, what was burnt in, what is seen
 
 
 def shots(folder: Path, known: Path | None, most: int, length_s: float = 3.0) -> Iterator[Shot]:
@@ -65,17 +78,18 @@ def _read_shots(path: Path, spans: list[tuple[int, int]]) -> Iterator[Shot]:
             return
 
 
-def seen(images: list[np.ndarray], stamp: Stamp | None, file: Path) -> list[np.ndarray]:
+def seen(images: list[np.ndarray], stamp: Stamp | None, file: Path, crf: int = 26) -> Seen:
     """The frames with a stamp on them, encoded as H.264, and read as the score stage reads them."""
     made = images if stamp is None else [stamp.on(image) for image in images]
-    video.write_mp4(file, made, 6, crf=26)
+    video.write_mp4(file, made, 6, crf=crf)
     size = {"width": 576, "height": 320} if made[0].shape[1] >= made[0].shape[0] else {"width": 320, "height": 576}
-    return [frame.image for frame in video.read_frames(file, pixel="gray", **size)]
+    grays = [frame.image for frame in video.read_frames(file, pixel="gray", **size)]
+    short = {"height": 320} if made[0].shape[1] >= made[0].shape[0] else {"width": 320}
+    colours = [frame.image for frame in video.read_frames(file, **short) if frame.index in COLOURED]
+    return Seen(grays, colours)
 
 
-def examples(
-    folder: Path, known: Path | None, most: int, rounds: int, first_seed: int = 0
-) -> Iterator[tuple[str, str, int, Stamp | None, list[np.ndarray]]]:
+def examples(folder: Path, known: Path | None, most: int, rounds: int, first_seed: int = 0) -> Iterator[Example]:
     """(shot, "plain" | "text" | "logo", seed, what was burnt in, frames as seen) for every shot."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "a.mp4"
@@ -92,10 +106,10 @@ def examples(
 # ------------------------------------------------------------------------------------------------- the figures
 
 
-def judged(example: tuple[str, str, int, Stamp | None, list[np.ndarray]]) -> dict[str, bool]:
+def judged(example: Example) -> dict[str, bool]:
     """Whether text and whether a logo was found in one example; a found logo must touch the one burnt in."""
-    _, kind, _, stamp, grays = example
-    found = overlay.measure(grays)
+    _, kind, _, stamp, (grays, colours) = example
+    found = overlay.measure(grays, colours)
     box, logo_found = found.static_box, found.static_box is not None
     if kind == "logo" and stamp is not None and box is not None:
         opacity = cv2.resize(stamp.opacity, grays[0].shape[::-1], interpolation=cv2.INTER_AREA)
