@@ -1,9 +1,10 @@
-"""Text and logos that lie over the picture: where they are in a clip, from a dozen of its frames. No weights to load.
+"""Text and logos that lie over the picture: where they are in a clip, from a dozen of its frames.
 
 Text: strokes brighter than their surroundings, all of one brightness, of letter size, in a row, and still there at the
 next look. A logo: a small patch near a corner whose edges stay while the picture around it changes. Both are judged by
 a logistic function of a few plain features; its numbers (overlay_fit.py) were fitted on drawn subtitles and
-logos over real animation. A dark text on a bright ground is not looked for: outlines of drawings are too much like it.
+logos over real animation. A small network (logo_net.py) judges the look of the corners too: over a still camera every
+edge stays. A dark text on a bright ground is not looked for: outlines of drawings are too much like it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptta_core.models.overlay_fit import LOGO, LOGO_BIAS, TEXT, TEXT_BIAS
+from ptta_core.models import logo_net
+from ptta_core.models.overlay_fit import EDGES_SHARE, LOGO, LOGO_BIAS, MARK_BIAS, TEXT, TEXT_BIAS
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in px, the ends not included
 Line = tuple[float, Box]  # log odds of being text
@@ -27,6 +29,7 @@ LEVELS = ((2.5, 0.8, 9), (5, 0.8, 9), (5, 0.8, 5), (8, 0.85, 9), (8, 0.85, 5), (
 CORNER = 0.25  # a logo's centre is this near to the picture's edge, as a share of its size, in both directions
 RING_PX = 10  # around a logo
 LEAST_LETTERED = -4.0  # log odds of text below which a logo counts as having no letters
+MOST_EDGES = 6.0  # log odds of a logo from its edges are held between this and its negative
 
 
 class Overlay(NamedTuple):
@@ -38,10 +41,11 @@ class Overlay(NamedTuple):
     static_box: Box | None  # the likeliest logo, when likelier than not
 
 
-def measure(grays: Sequence[np.ndarray]) -> Overlay:
+def measure(grays: Sequence[np.ndarray], pictures: Sequence[np.ndarray] = ()) -> Overlay:
     """Text and logos over a clip, from some of its frames (uint8 [H,W], about 320 x 576, in order of time).
 
-    With one frame, text is judged by its form alone, and a logo cannot be told from the picture: 0.
+    pictures: a few of the clip's frames in colour, uint8 RGB [H,W,3] of any size, for the look of a logo; without them
+    it is judged in gray. With fewer than three grays no logo is looked for, and with one text is judged by its form.
     """
     looks = [strokes(gray) for gray in grays]
     scored = [scored_lines(looks, at) for at in range(len(looks))]
@@ -50,7 +54,7 @@ def measure(grays: Sequence[np.ndarray]) -> Overlay:
     size = grays[0].size
     shares = [sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes) / size for boxes in seen]
     letters = [line for look in scored for line in look if line[0] > LEAST_LETTERED]
-    logo, box = (0.0, None) if len(grays) < 3 else find_logo(grays, letters)
+    logo, box = (0.0, None) if len(grays) < 3 else find_logo(grays, pictures, letters)
     return Overlay(min(1.0, max(shares)), _around([box for boxes in seen for box in boxes]), logo, box)
 
 
@@ -207,6 +211,7 @@ class Edges(NamedTuple):
     mean: np.ndarray  # length of the mean gradient: edges that stay
     length: np.ndarray  # mean length of the gradient: all edges
     spread: np.ndarray  # standard deviation of the brightness, gray levels
+    level: np.ndarray  # mean brightness, gray levels
 
 
 def edges(grays: Sequence[np.ndarray]) -> Edges:
@@ -222,7 +227,7 @@ def edges(grays: Sequence[np.ndarray]) -> Edges:
         cv2.accumulateSquare(smooth, sums[4])
     sums /= len(grays)
     across, down, length, level, square = sums
-    return Edges(cv2.magnitude(across, down), length, np.sqrt(np.maximum(0, square - level * level)))
+    return Edges(cv2.magnitude(across, down), length, np.sqrt(np.maximum(0, square - level * level)), level)
 
 
 def logo_candidates(over_time: Edges, letters: Sequence[Line]) -> list[tuple[Box, dict[str, float]]]:
@@ -305,14 +310,38 @@ def _lettered(box: Box, letters: Sequence[Line]) -> float:
     return min(4.0, best)
 
 
-def find_logo(grays: Sequence[np.ndarray], letters: Sequence[Line]) -> tuple[float, Box | None]:
+def find_logo(grays: Sequence[np.ndarray], pictures: Sequence[np.ndarray], letters: Sequence[Line]
+              ) -> tuple[float, Box | None]:  # fmt: skip
     """(how surely a still logo lies near a corner, 0..1; its box when that is above one half)."""
+    over_time = edges(grays)
     scored = [(LOGO_BIAS + sum(LOGO[name] * value for name, value in features.items()), box)
-              for box, features in logo_candidates(edges(grays), letters)]  # fmt: skip
-    if not scored:
+              for box, features in logo_candidates(over_time, letters)]  # fmt: skip
+    from_edges, box = max(scored, default=(-MOST_EDGES, None))
+    mark = logo_net.likeliest(maps(over_time, pictures), logo_net.weights())
+    if mark is None:
         return 0.0, None
-    best, box = max(scored)
-    return round(float(1 / (1 + np.exp(-best))), 6), box if best > 0 else None
+    score = MARK_BIAS + mark.score + EDGES_SHARE * min(MOST_EDGES, max(-MOST_EDGES, from_edges))
+    if from_edges <= 0:  # edges give the closer box, where they tell the logo at all
+        box = mark.box
+    # four digits: the last ones of a product of matrices depend on the processor
+    return round(float(1 / (1 + np.exp(-score))), 4), box if score > 0 else None
+
+
+def maps(over_time: Edges, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """What the network judges by, float32 [7,H,W]: see `logo_net.likeliest`."""
+    import cv2
+
+    height, width = over_time.level.shape
+    made = np.empty((7, height, width), np.float32)
+    made[:3] = over_time.level
+    if pictures:
+        colour = np.zeros(pictures[0].shape, np.float32)
+        for picture in pictures:
+            cv2.accumulate(picture, colour)
+        small = cv2.resize(colour / len(pictures), (width, height), interpolation=cv2.INTER_AREA)
+        made[:3] = small.transpose(2, 0, 1)
+    made[3:] = over_time.level, over_time.spread, over_time.mean, over_time.length
+    return made
 
 
 # ------------------------------------------------------------------------------------------- patches and boxes

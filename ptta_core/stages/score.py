@@ -141,7 +141,7 @@ class Scorer:
         from ptta_core.models import aesthetic, overlay, phash, quality
 
         moved = seen.motion.result()
-        over = overlay.measure(seen.looks)
+        over = overlay.measure(seen.looks, seen.pictures)
         values, embedding = self._judge(item, seen.pictures)
         size = seen.looks[0].shape
         score = Score(
@@ -248,7 +248,7 @@ def inputs(view: View) -> Items:
     return view.clip_items(ScoreItem)
 
 
-@stage(Score, version=6, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
+@stage(Score, version=7, id_field="clip_id", inputs=inputs, also=(Thumbnail, Embedding), models=lambda recipe: [
     ref for name, ref in recipe.models().items() if name.startswith("score.")])  # fmt: skip
 def score(todo: list[ScoreItem], job: Job) -> Iterator[Batch]:
     """Measure each clip once; nothing here decides."""
