@@ -50,7 +50,8 @@ def grays(path: str) -> Iterator[tuple[float, np.ndarray]]:
     scaler = av.video.reformatter.VideoReformatter()
     for time_s, frame in pictures(path):
         width, height = (LONG, SHORT) if frame.width >= frame.height else (SHORT, LONG)
-        yield time_s, scaler.reformat(frame, width, height, "gray", interpolation="AREA", threads=1).to_ndarray()
+        # luma as it is, without a matrix: as ours, see video/shaping.py
+        yield time_s, scaler.reformat(frame, width, height, "gray", "ITU601", "ITU601", "AREA", threads=1).to_ndarray()
 
 
 def curate(spans: dict[str, list[Span]]) -> dict[str, float]:
