@@ -16,8 +16,7 @@ from learning_cells import Bench, base_losses, learn, mean_score, parameters, sw
 from learning_plan import BRANCHES, StylesPlan, common
 
 from ptta_core.config import TrainConfig
-from ptta_core.models import hunyuan, hydralora, lora_files
-from ptta_core.training import calibrate
+from ptta_core.models import hunyuan, hydralora, lora_files, lora_reading
 from ptta_core.training.loop import ADAPTER
 
 NAMES = [style.name for style in styles.UNSEEN]
@@ -133,7 +132,8 @@ def diagnosed(bench: Bench, sets: Sets, cell: dict[str, Any]) -> dict[str, Any]:
         gates_SLN, entropy, names = mean_gates(model, sets)
         pairs = lora_files.merged(run / ADAPTER, dict(zip(names, gates_SLN.mean(0).tolist())))
         untrained = mean_gates(fresh, sets)[0]
-        calibrate.put(model, pairs)
+        hydralora.remove(model)
+        lora_reading.put(model, pairs)
         return {"gates": gates_SLN.tolist(), "untrained": untrained.tolist(), "layers": names, "entropy": entropy,
                 "flattened": measured(model, sets, None).tolist()}  # fmt: skip
 

@@ -39,12 +39,17 @@ class Server:
         """A command in a process group of its own, all of which is gone at the end. alone: it knows of no server."""
         environment = {name: value for name, value in self.environment.items()
                        if not (alone and name == "PREFECT_API_URL")}  # fmt: skip
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, start_new_session=True, preexec_fn=heed_interrupts)  # fmt: skip  # noqa: PLW1509
         try:
             yield process
         finally:
             end(process)
+
+
+def heed_interrupts() -> None:
+    """Tests that a shell has put into the background hand on an ignored SIGINT; a command must hear it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def free_port() -> int:

@@ -134,7 +134,7 @@ def test_training_killed_at_a_step_ends_with_the_losses_and_the_bytes_of_an_undi
     before = show.rows("steps", str(killed))
     worker = subprocess.Popen([sys.executable, "-c", script, str(killed), str(videos)], start_new_session=True)
     wait_for(lambda: len(new_steps(killed, finished)) >= KILLED_AT, worker)
-    wait_for(lambda: len(steps_now(killed, before)) >= KILLED_AT, worker)
+    wait_for(lambda: len(steps_now(killed, before)) >= KILLED_AT and show.rows("routers", str(killed)) != [], worker)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     assert len(new_steps(killed, finished)) >= KILLED_AT and not train_rows(killed, videos)[1]

@@ -38,7 +38,7 @@ def test_a_run_over_many_clips_is_recorded_by_their_number_and_shown_whole(view)
 
 def test_the_report_counts_every_clip_and_shows_a_bounded_number(view):
     outcome = memo.run(view.stage("select"), view)
-    data = report.gather(view, "r", memo.now(), [outcome], "")
+    data = report.gather(view, "r", memo.now(), [outcome], "", "completed")
     kept = int((data.columns.kept == 1).sum())
     assert len(data.clips) == cards.MOST_CARDS and len(data.columns) == CLIPS
     assert kept == sum(view.rows("select", ["kept"])["kept"].to_pylist())

@@ -13,7 +13,7 @@ import torch
 
 from ptta_core import models
 from ptta_core.config import CaptionConfig, ConfigError, EvaluateConfig, ModelRef, ScoreConfig, SplitConfig
-from ptta_core.models import aesthetic, captioner, hunyuan, judge, motion, tiny, transnet
+from ptta_core.models import aesthetic, hunyuan, judge, motion, tiny, transnet, vlm
 
 NON_ATTENTION = re.compile(
     r"(transformer_blocks\.\d+\.ff(_context)?\.net\.(0\.proj|2))|(single_transformer_blocks\.\d+\.(proj_mlp|proj_out))"
@@ -183,7 +183,7 @@ def _laion(folder: str) -> None:
 
 def _vlm(folder: str) -> None:
     config = CaptionConfig(captioner="transformers", model=_ref("vlm"), max_new_tokens=4)
-    made = captioner.load_vlm(config, _ref("vlm"), models_folder=folder)
+    made = vlm.load_vlm(config, _ref("vlm"), models_folder=folder)
     assert made.model.config.model_type == "qwen2_5_vl" and made.processor.tokenizer.eos_token == "<|im_end|>"
 
 
