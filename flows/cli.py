@@ -22,8 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptta", description="Raw animation footage in, a fine-tuned and judged "
                                      "text-to-video adapter out.")  # fmt: skip
     group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _ledger, _remove, _tag,
-                _weights):  # fmt: skip
+    for add in (_run, _show, _status, _check, _report, _export, _cuts, _calibrate, _select, _captions, _ledger,
+                _remove, _tag, _weights):  # fmt: skip
         add(group)
     return parser
 
@@ -107,6 +107,19 @@ def _select(group: Any) -> None:
                             help=f"{text} these clips: ids, beginnings of ids, or CSV files")  # fmt: skip
     select.add_argument("--csv", nargs="+", default=[], metavar="FILE", help="clip_id,decision as the report saves it")
     select.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
+
+
+def _captions(group: Any) -> None:
+    captions = _verb(group, "captions", "captions to a file, and a person's corrections back from it",
+                     deciding.captions)  # fmt: skip
+    captions.add_argument("noun", metavar="NOUN", choices=("edit",), help="edit")
+    _workspace(captions)
+    way = captions.add_mutually_exclusive_group(required=True)
+    way.add_argument("--out", metavar="FILE", help="write the last run's captions to this .csv or .jsonl")
+    way.add_argument("--in", dest="source", metavar="FILE", help="take corrections from this .csv or .jsonl")
+    way.add_argument("--remove", nargs="+", default=[], metavar="ID",
+                     help="take corrections back: clips, item ids, or beginnings of clip ids")  # fmt: skip
+    captions.add_argument("--by", metavar="NAME", help="who says so; your login name by default")
 
 
 def _ledger(group: Any) -> None:

@@ -1,4 +1,7 @@
-"""What the verbs that decide do: calibrate, select, ledger, remove, tag. Operations are imported only by their verb."""
+"""What the verbs that decide do: calibrate, select, captions, ledger, remove, tag.
+
+Operations are imported only by their verb.
+"""
 
 import argparse
 import json
@@ -32,6 +35,21 @@ def select(parsed: argparse.Namespace) -> int:
     found = edits.decide(parsed.workspace, parsed.pin, parsed.veto, parsed.unpin, parsed.csv, parsed.by)
     print(edits.as_text(found))
     return 0
+
+
+def captions(parsed: argparse.Namespace) -> int:
+    """ptta captions edit; exit status 1 where a row was refused."""
+    from ptta_core.ops import caption_edits as edits
+
+    if parsed.out:
+        print(f"{edits.export(parsed.workspace, Path(parsed.out))} captions: {parsed.out}")
+        return 0
+    found = (edits.take(parsed.workspace, Path(parsed.source), parsed.by) if parsed.source else
+             edits.take_back(parsed.workspace, parsed.remove, parsed.by))  # fmt: skip
+    for line in found.refused:
+        print(f"refused: {line}", file=sys.stderr)
+    print(found.line())
+    return 1 if found.refused else 0
 
 
 def ledger(parsed: argparse.Namespace) -> int:

@@ -363,8 +363,9 @@ class Edit:
     """A person's word about a clip, a source or an adapter; the newest wins over every rule and every model."""
 
     clip_id: str  # or a source_id, for the field removed; or an adapter_id, for name, unname and trained_on_removed
-    field: str  # selection | removed | trained_on_removed | name | unname
-    value: str  # selection: keep | veto | "" (neither any more); removed: why; name and unname: what it is called
+    field: str  # selection | caption | caption@SECONDS (of a window) | removed | trained_on_removed | name | unname
+    value: str  # selection: keep | veto | "" (neither any more); caption: text | "" (the model's again); removed: why;
+    #             name and unname: what it is called
     author: str
     at: str
 

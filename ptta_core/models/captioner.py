@@ -48,6 +48,8 @@ class CaptionItem:
     window: Window | None = None  # None: the whole clip
     item_id: str = ""  # see windows.item_id
     unfit: ValueError | None = None  # why the clip has no window: nothing can be learnt from it
+    by_hand: str = ""  # what a person wrote for it: no captioner is asked
+    author: str = ""
 
     def span_s(self) -> tuple[Fraction, Fraction]:
         """(from, to) of the window, in seconds from the clip's beginning."""

@@ -16,6 +16,7 @@ from ptta_core.ops.edits import beginning
 from ptta_core.ops.fates import ClipFate, admit_rule, fates, footage
 from ptta_core.ops.show import open_store
 from ptta_core.rows import Source
+from ptta_core.stages.caption import BY_HAND
 from ptta_core.stages.encode import admitted
 from ptta_core.stages.select import rule_of
 from ptta_core.store import Store
@@ -226,6 +227,8 @@ def clip_fate(view: View, clip_id: str, learnt: dict[str, ClipFate]) -> Fate:
         if not any(row.get("kept", True) for row in rows):
             return Fate("clip", clip_id, "rejected", name, rows[0]["reason"])
         why, last = rows[0]["reason"] if name == "select" else why, name
+        if hand := sorted({row["captioner"] for row in rows if row.get("captioner", "").startswith(BY_HAND)}):
+            why += f"; caption written {', '.join(hand)}"
     return Fate("clip", clip_id, "in the dataset", last, why)
 
 
@@ -243,7 +246,8 @@ def _lost(view: View, name: str, clip_id: str, why: str) -> Fate:
 
 
 def _rows(view: View, name: str, clip_id: str) -> list[dict[str, Any]]:
-    columns = ["clip_id", "kept", "reason"] if name in ("select", "admit") else ["clip_id"]
+    own = {"select": ["kept", "reason"], "admit": ["kept", "reason"], "caption": ["captioner"]}
+    columns = ["clip_id", *own.get(name, [])]
     table = view.rows(name, columns, ordered=False)
     return table.filter(pc.equal(table["clip_id"], clip_id)).to_pylist()
 

@@ -110,7 +110,7 @@ def conditions(store: Store, source_id: str, paths: list[str]) -> Iterator[tuple
     mine, failed = set(clips), set(store.read("failures", ["item_id"])["item_id"].to_pylist())
     windows = sorted(one for one in failed if clip_of(one) in mine)
     yield "failures", [*_among("item_id", [source_id, *shown, *windows]), *_among("path", paths)]
-    yield "edits", [f"field = 'selection' AND ({one})" for one in of_clips]
+    yield "edits", [f"(field IN ('selection', 'caption') OR field LIKE 'caption@%') AND ({one})" for one in of_clips]
 
 
 def _among(column: str, values: list[str]) -> Iterator[str]:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ptta_core.models.captioner import CaptionItem
 
 
+EDITED = "caption"  # field of edits
+BY_HAND = "by hand"
+
+
 class CaptionWriter:
     """One worker's captioner, loaded once."""
 
@@ -72,6 +76,29 @@ def row(item: CaptionItem, words: Any, config: CaptionConfig, captioner: str) ->
     )  # fmt: skip
 
 
+def written(item: CaptionItem, config: CaptionConfig) -> Caption | Failed:
+    """The caption that a person wrote for a window."""
+    from ptta_core.models.captioner import Words
+
+    return row(item, Words(item.by_hand), config, f"{BY_HAND} ({item.author})")
+
+
+def field_of(item: str, whole: bool) -> str:
+    """The field of edits that an item's caption has: where its window begins, or nothing where it is of a whole clip.
+
+    So what was written of a whole clip is never taken for the caption of its first window.
+    """
+    return EDITED if whole else f"{EDITED}@{item.partition('@')[2] or f'{0:.6f}'}"
+
+
+def edits(store: Any) -> dict[tuple[str, str], tuple[str, str]]:
+    """(clip_id, field) -> (text, author): the newest word of a person about each caption, but for those taken back."""
+    rows = store.read("edits", where=f"field = '{EDITED}' OR field LIKE '{EDITED}@%'").to_pylist()
+    newest = {(row["clip_id"], row["field"]): (row["value"], row["author"])
+              for row in sorted(rows, key=lambda row: row["at"])}  # fmt: skip
+    return {place: word for place, word in newest.items() if word[0]}
+
+
 def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str:
     """The captioner and its model, as stored with every caption."""
     from ptta_core.models import describe
@@ -86,6 +113,7 @@ def captioner_name(config: CaptionConfig, models_folder: str | Path = "") -> str
 def inputs(view: View) -> Items:
     """One item a window of a kept clip, or one a clip where caption.of says so.
 
+    One whose caption a person wrote reads that, and nothing else.
     A language model reads that part of the clip. The measured captioner, and a model that is told the facts, reads the
     clip's score, how long the part is as the model sees it, and which part it is.
     """
@@ -95,16 +123,29 @@ def inputs(view: View) -> Items:
     kept = {row["clip_id"] for row in view.rows("select", ["clip_id", "kept"]).to_pylist() if row["kept"]}
     parts = [(clip, part) for clip in view.clip_rows() if clip["clip_id"] in kept
              for part in parts_of(clip, view.recipe)]  # fmt: skip
-    names = [field.name for field in fields(CaptionItem) if field.name not in ("facts", "item_id", "window", "unfit")]
+    own = ("facts", "item_id", "window", "unfit", "by_hand", "author")
+    names = [field.name for field in fields(CaptionItem) if field.name not in own]
+    edited, whole = edits(view.store), view.recipe.caption.of == "clip"
+
+    def word(clip: dict[str, Any], part: Part) -> tuple[str, str]:
+        if not edited or isinstance(part, ValueError):
+            return "", ""
+        return edited.get((clip["clip_id"], field_of(name_of(clip, part), whole)), ("", ""))
 
     def make(rows: list[int]) -> list[CaptionItem]:
         return [CaptionItem(**{name: clip[name] for name in names}, facts=Facts.of(score_of(scores[clip["clip_id"]])),
                             item_id=name_of(clip, part), window=part if isinstance(part, Window) else None,
-                            unfit=part if isinstance(part, ValueError) else None)
+                            unfit=part if isinstance(part, ValueError) else None,
+                            by_hand=word(clip, part)[0], author=word(clip, part)[1])
                 for clip, part in (parts[row] for row in rows)]  # fmt: skip
 
     told = view.recipe.caption.captioner == "measured" or view.recipe.caption.facts != "none"
-    input_ids = [digest(clip["clip_id"], *read(clip, part, scores if told else None)) for clip, part in parts]
+    input_ids = [
+        digest(clip["clip_id"], *read(clip, part, None), BY_HAND, *said)
+        if any(said := word(clip, part))
+        else digest(clip["clip_id"], *read(clip, part, scores if told else None))
+        for clip, part in parts
+    ]
     return Items([name_of(clip, part) for clip, part in parts], input_ids, make)
 
 
@@ -163,7 +204,11 @@ def result_fields(recipe: Recipe) -> dict[str, Any]:
        by_items=("caption.of", "encode.window", "encode.frames", "encode.fps"), models=lambda recipe: [
            ref for name, ref in recipe.models().items() if name.startswith("caption.")])  # fmt: skip
 def caption(todo: list[CaptionItem], job: Job) -> Iterator[Batch]:
-    """Describe each window."""
+    """Describe each window; what a person wrote is taken as it is, and no captioner is started for it."""
+    yield [(item, written(item, job.config)) for item in todo if item.by_hand]
+    todo = [item for item in todo if not item.by_hand]
+    if not todo:
+        return
     if job.config.captioner == "endpoint":
         yield from over_http(todo, job)
         return
