@@ -72,14 +72,18 @@ def _report(group: Any) -> None:
 
 
 def _export(group: Any) -> None:
-    export = _verb(group, "export", "a trained adapter as files that other tools load", verbs.export)
-    export.add_argument("noun", metavar="NOUN", choices=("adapter",), help="adapter")
-    export.add_argument("id", metavar="ID", help="an adapter's id, its beginning, its name, or last")
+    export = _verb(group, "export", "an adapter, or the dataset, as files that other tools load",
+                   verbs.export)  # fmt: skip
+    export.add_argument("noun", metavar="NOUN", choices=("adapter", "dataset"), help="adapter or dataset")
+    export.add_argument("id", metavar="ID", nargs="?", default="",
+                        help="an adapter's id, its beginning, its name, or last; none of a dataset")  # fmt: skip
     _workspace(export)
     export.add_argument("--format", action="append", default=[], metavar="FORMAT",
-                        help="native, diffusers, branches or comfyui; may be repeated")  # fmt: skip
+                        help="adapter: native, diffusers, branches or comfyui; dataset: hf, webdataset, musubi, "
+                        "diffusion-pipe, finetrainers or csv; may be repeated")  # fmt: skip
     export.add_argument("--mix", metavar="SHARES", help="male=0.7,background=0.3 in place of the gate")
     export.add_argument("--out", metavar="DIR", help="where to; the workspace's exports by default")
+    export.add_argument("--json", action="store_true", help="dataset: one JSON object a format")
 
 
 def _cuts(group: Any) -> None:

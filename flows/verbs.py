@@ -122,13 +122,38 @@ def report(parsed: argparse.Namespace) -> int:
 
 
 def export(parsed: argparse.Namespace) -> int:
-    """ptta export adapter ID."""
+    """ptta export adapter ID, ptta export dataset."""
+    from ptta_core.config import ConfigError
     from ptta_core.ops import export as ops
 
+    if parsed.noun == "dataset":
+        return _export_dataset(parsed)
+    if not parsed.id:
+        raise ConfigError("export adapter: no ID; an adapter's id, its beginning, its name, or last")
     formats = tuple(parsed.format) or ("native", "diffusers")
     made = ops.adapter(parsed.workspace, parsed.id, formats, parsed.mix, parsed.out)
     print(ops.as_text(made))
     return 0
+
+
+def _export_dataset(parsed: argparse.Namespace) -> int:
+    """1 where a clip could not be written; the others are."""
+    from pathlib import Path
+
+    from ptta_core.config import ConfigError
+    from ptta_core.ops import dataset
+
+    if parsed.id or parsed.mix:
+        raise ConfigError("export dataset takes no ID and no --mix: it is the dataset of the workspace's last run")
+    formats, failed = tuple(dict.fromkeys(parsed.format)), False
+    if not formats:
+        raise ConfigError("export dataset: --format is missing; choices: " + ", ".join(dataset.layouts.FORMATS))
+    for name in formats:
+        out = parsed.out if not parsed.out or len(formats) == 1 else str(Path(parsed.out) / name)
+        done = dataset.dataset(parsed.workspace, name, out)
+        print(json.dumps(dataset.as_dict(done)) if parsed.json else dataset.as_text(done))
+        failed = failed or bool(done.failed)
+    return 1 if failed else 0
 
 
 def cuts(parsed: argparse.Namespace) -> int:
