@@ -131,7 +131,8 @@ def test_many_cost_what_few_cost_each():
             alike.find(f"{place}", f"The camera pans slowly over {' and '.join(dice.sample(names, 12))} in the rain.")
         return (time.process_time() - begun) / count
 
-    assert each_s(6000) < 3 * each_s(600)
+    # ten times as much each, were they compared pair by pair; the least of two, since others use the machine's caches
+    assert min(each_s(6000), each_s(6000)) < 5 * min(each_s(600), each_s(600))
 
 
 # ---------------------------------------------------------------------------------------------- admit
