@@ -72,13 +72,11 @@ def remove(parsed: argparse.Namespace) -> int:
 
 def tag(parsed: argparse.Namespace) -> int:
     """ptta tag adapter ID NAME."""
-    import getpass
-
     from ptta_core import adapters
     from ptta_core.ops import show
 
     store, _ = show.open_store(parsed.workspace)
     say = adapters.unname if parsed.remove else adapters.name
-    adapter_id = say(store, parsed.id, parsed.name, parsed.by or getpass.getuser())
+    adapter_id = say(store, parsed.id, parsed.name, parsed.by)
     print(f"adapter {adapter_id} is {'no longer' if parsed.remove else 'now'} called {parsed.name}")
     return 0

@@ -14,9 +14,9 @@ from typing import Any
 
 from ptta_core.config import ConfigError
 from ptta_core.ids import digest_file
-from ptta_core.memo import StageError, now
-from ptta_core.rows import Edit, table_schema, to_arrow
+from ptta_core.memo import StageError
 from ptta_core.store import Store
+from ptta_core.words import say
 
 LAST = "last"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -55,7 +55,7 @@ def find(store: Store, asked: str) -> dict[str, Any]:
     return known[fitting[-1]]
 
 
-def name(store: Store, asked: str, word: str, author: str) -> str:
+def name(store: Store, asked: str, word: str, author: str | None) -> str:
     """Call an adapter `word` from now on, which until now may have meant another; its id. Raises ConfigError."""
     if not re.fullmatch(NAME, word) or word == LAST:
         raise ConfigError(f"name {word!r}: 1 to 64 letters, digits, dots, dashes and underscores are wanted, the first "
@@ -64,21 +64,17 @@ def name(store: Store, asked: str, word: str, author: str) -> str:
     ids = store.read("adapters", ["adapter_id"])["adapter_id"].to_pylist()
     if any(adapter_id.startswith(word) for adapter_id in ids):
         raise ConfigError(f"name {word!r} begins an adapter's id: name it otherwise")
-    _say(store, row["adapter_id"], NAMED, word, author)
+    say(store, [(row["adapter_id"], NAMED, word)], author)
     return row["adapter_id"]
 
 
-def unname(store: Store, asked: str, word: str, author: str) -> str:
+def unname(store: Store, asked: str, word: str, author: str | None) -> str:
     """The adapter is not called `word` any more; its id. Raises ConfigError where it was not."""
     row = find(store, asked)
     if names(store).get(word) != row["adapter_id"]:
         raise ConfigError(f"adapter {row['adapter_id'][:12]} is not called {word!r}")
-    _say(store, row["adapter_id"], UNNAMED, word, author)
+    say(store, [(row["adapter_id"], UNNAMED, word)], author)
     return row["adapter_id"]
-
-
-def _say(store: Store, adapter_id: str, field: str, word: str, author: str) -> None:
-    store.append("edits", to_arrow([Edit(adapter_id, field, word, author, now())], table_schema(Edit)))
 
 
 def file_of(home: Path, asked: str, field: str) -> File:

@@ -103,7 +103,7 @@ def _close(opened: Session, message: str) -> None:
     view = opened.view
     try:
         opened.footage = fates.footage(view)
-        path = report.write(view, opened.run_id, opened.started, opened.outcomes, message)
+        path = report.write(view, opened.run_id, opened.started, opened.outcomes, message, footage=opened.footage)
         opened.report = str(view.home / path)
         runs.finish(view, opened.run_id, opened.outcomes, message, path.as_posix())
     except OSError as error:  # a full disk, a workspace that is gone

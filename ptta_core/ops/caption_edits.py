@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import getpass
 import io
 import json
 from collections import defaultdict
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ptta_core.config import ConfigError
-from ptta_core.memo import now
 from ptta_core.ops.ledger import last_view, reached
 from ptta_core.ops.show import open_store
-from ptta_core.rows import Edit, table_schema, to_arrow
 from ptta_core.stages.caption import BY_HAND, EDITED, edits, field_of
-from ptta_core.store import Store
 from ptta_core.view import View
+from ptta_core.whole import write_whole
 from ptta_core.windows import clip_of
+from ptta_core.words import say
 
 COLUMNS = ("item_id", "clip_id", "start_s", "end_s", "text", "captioner", "flags")
 SUFFIXES = (".csv", ".jsonl")
@@ -81,7 +79,7 @@ def export(workspace: str, out: Path) -> int:
         writer.writeheader()
         writer.writerows(rows)
     # spreadsheets take a CSV without the mark for an old code page
-    out.write_bytes(text.getvalue().encode("utf-8-sig" if out.suffix == ".csv" else "utf-8"))
+    write_whole(out, text.getvalue().encode("utf-8-sig" if out.suffix == ".csv" else "utf-8"))
     return len(rows)
 
 
@@ -219,11 +217,3 @@ def take_back(workspace: str, names: Sequence[str], author: str | None = None) -
     found.edited = [clip + place.removeprefix(EDITED) for clip, place in gone]
     say(store, [(clip, place, "") for clip, place in gone], author)
     return found
-
-
-def say(store: Store, words: Sequence[tuple[str, str, str]], author: str | None) -> None:
-    """Append (clip_id, field, text) as edits, all at once."""
-    who = author or getpass.getuser()
-    if words:
-        rows = [Edit(clip_id, name, text, who, now()) for clip_id, name, text in words]
-        store.append("edits", to_arrow(rows, table_schema(Edit)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import getpass
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ptta_core.config import ConfigError
-from ptta_core.memo import now
 from ptta_core.ops.show import open_store
-from ptta_core.rows import Edit, table_schema, to_arrow
 from ptta_core.store import Store
+from ptta_core.words import say
 
 WORDS = {"keep": "keep", "pin": "keep", "veto": "veto", "drop": "veto", "": "", "unpin": "", "none": ""}
 
@@ -40,9 +38,7 @@ def decide(workspace: str, pin: Sequence[str] = (), veto: Sequence[str] = (), un
     for clip_id, (name, word) in zip(ids, asked):
         if words.setdefault(clip_id, word) != word:
             raise ConfigError(f"select: clip {name} is named with two words, {words[clip_id]!r} and {word!r}")
-    who = author or getpass.getuser()
-    rows = [Edit(clip_id, "selection", word, who, now()) for clip_id, word in words.items()]
-    store.append("edits", to_arrow(rows, table_schema(Edit)))
+    say(store, [(clip_id, "selection", word) for clip_id, word in words.items()], author)
     return {name: [clip_id for clip_id, word in words.items() if word == value]
             for name, value in (("keep", "keep"), ("veto", "veto"), ("unpin", ""))}  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,13 +12,12 @@ from typing import Any
 from ptta_core.config import ConfigError, Site
 from ptta_core.lease import Lease
 from ptta_core.looks import PREFIX
-from ptta_core.memo import now
 from ptta_core.ops.edits import beginning
 from ptta_core.ops.show import open_store
-from ptta_core.rows import Edit, table_schema, to_arrow
 from ptta_core.store import Store
 from ptta_core.whole import write_whole
 from ptta_core.windows import clip_of
+from ptta_core.words import say
 
 BY_SOURCE = ("clips", "sources", "files")
 BY_CLIP = ("scores", "thumbnails", "embeddings", "selection", "captions", "admissions", "latents",
@@ -64,7 +62,7 @@ def remove(workspace: str, name: str, yes: bool = False, why: str = "", author: 
         with contextlib.ExitStack() as held:
             for noun in LEASED:
                 held.enter_context(Lease(site.home / "leases", noun, None, print))
-            tombstone(store, found, why or "removed", author or getpass.getuser())
+            tombstone(store, found, why or "removed", author)
             for path in files:
                 path.unlink(missing_ok=True)
             for run in runs:
@@ -156,11 +154,10 @@ def adapters(store: Store, train_ids: set[str]) -> list[str]:
     return sorted({row["adapter_id"] for row in rows if row["train_id"] in train_ids})
 
 
-def tombstone(store: Store, found: Removal, why: str, author: str) -> None:
+def tombstone(store: Store, found: Removal, why: str, author: str | None) -> None:
     """What gather reads before it takes bytes in, and a mark on each adapter."""
-    rows = [Edit(found.source_id, "removed", why, author, now())]
-    rows += [Edit(adapter_id, "trained_on_removed", found.source_id, author, now()) for adapter_id in found.adapters]
-    store.append("edits", to_arrow(rows, table_schema(Edit)))
+    marks = [(adapter_id, "trained_on_removed", found.source_id) for adapter_id in found.adapters]
+    say(store, [(found.source_id, "removed", why), *marks], author)
 
 
 def as_dict(found: Removal) -> dict[str, Any]:

@@ -42,16 +42,17 @@ Values = dict[tuple[str, int], float]  # (prompt, seed) -> a judge's value
 
 
 def write(
-    view: View, run_id: str, started: str, outcomes: list[Outcome], message: str = "", status: str = ""
+    view: View, run_id: str, started: str, outcomes: list[Outcome], message: str = "", status: str = "",
+    footage: dict[str, Any] | None = None,
 ) -> Path:
     """Write the report of a run; returns its path relative to the workspace, so that it may be moved.
 
     status: completed, or failed where there is a message, unless said otherwise. A run that lasts has a page of its own
-    beside the last one's, which goes with its end.
+    beside the last one's, which goes with its end. footage: what fates.footage gives, where it is known already.
     """
     status = status or ("failed" if message else "completed")
     path, lasting = (Path("reports") / f"{view.recipe.name}{ending}.html" for ending in ("", "-running"))
-    data = gather(view, run_id, started, outcomes, message, status)
+    data = gather(view, run_id, started, outcomes, message, status, footage)
     write_report(data, view.home / (lasting if status == "running" else path))
     if status == "running":
         return lasting
@@ -80,7 +81,8 @@ def _of_lasting(record: dict[str, Any], site: Site) -> Path:
 
 
 def gather(
-    view: View, run_id: str, started: str, outcomes: list[Outcome], message: str, status: str
+    view: View, run_id: str, started: str, outcomes: list[Outcome], message: str, status: str,
+    footage: dict[str, Any] | None = None,
 ) -> ReportData:
     """Everything the page shows, from the tables."""
     recipe = view.recipe
@@ -88,7 +90,7 @@ def gather(
     clips, columns, near = cards.clips(view)
     steps = _measured(view, Step)
     labels, layers = routers(view)
-    footage = fates.footage(view)
+    footage = fates.footage(view) if footage is None else footage
     return ReportData(
         recipe=recipe.name, run_id=run_id, started=started, ended="" if status == "running" else now(),
         site=view.site.name, workspace=view.home.name, theta=recipe.select.theta, alpha=recipe.select.alpha,
